@@ -38,9 +38,9 @@
 //!
 //! # Architecture
 //!
-//! A connection is bytes in the language of its time. The gateway detects which language, decodes each frame
-//! into a small vocabulary of its own, lets one pure state machine per room decide what follows, and encodes
-//! the consequences, each into its receiver's language:
+//! A connection speaks one of the dialects of 24 releases. The gateway detects which one, decodes each frame
+//! into commands that are the same for all, lets one pure state machine per room decide what follows, and
+//! encodes the events, each in its receiver's dialect:
 //!
 //! ```text
 //! socket → transport (WebSocket, event stream) ─ Message → conn: one task per connection
@@ -55,8 +55,8 @@
 //!
 //! | wing | contents |
 //! |---|---|
-//! | [`protocol`] | Pure state machines, without I/O, clock, randomness or tasks: `frame`, `model` (commands, events, payloads), `dialect` (every codec, and the facts of each release), `detect`, `room`, and the rules of `signaller` |
-//! | [`server`] | [`Gateway`], and what it consists of: `listener`, `admission`, `tls`, `http`, `transport`, `conn`, `hub`, `signaller`, `telemetry`, `admin` |
+//! | [`protocol`] | Pure state machines, without I/O, clock, randomness or tasks: `frame`, `model` (commands, events, payloads), `dialect` (every codec, and the facts of each release), `detect`, `room`, the rules of `signaller`, `mesh` (bridged rooms), `cluster` (owners of rooms) and `token_bucket` |
+//! | [`server`] | [`Gateway`], and what it consists of: `listener`, `admission`, `tls`, `http`, `auth`, `transport`, `conn`, `hub`, `signaller`, `telemetry`, `admin`, `cluster`, `bridge` |
 //! | [`tools`] | The other commands of the program: synthetic clients of every dialect, `matrix`, `probe`, `bench`, `replay` |
 //!
 //! [`cli`] turns arguments and environment variables into a [`Config`]; [`config`] has its types and parsers.
@@ -79,6 +79,7 @@ pub mod logging;
 pub mod output;
 pub mod protocol;
 pub mod server;
+mod system_memory;
 pub mod tools;
 
 pub use config::{

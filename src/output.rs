@@ -1,4 +1,4 @@
-//! Standard output and standard error of the program, either of which may be closed, full, or read by nobody.
+//! Standard output and standard error of the program, either of which may be closed, full, or not read.
 //! The macros of the standard library panic then.
 
 use std::fmt::Display;

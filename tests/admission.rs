@@ -145,7 +145,7 @@ async fn first_frame_has_a_deadline_detected_and_pinned_alike() {
                 got => break got,
             }
         };
-        let expected = Got::Close(Some(1008), "no message told what this client wants".to_owned());
+        let expected = Got::Close(Some(1008), "the first message did not arrive in time".to_owned());
         assert_eq!(closed, expected, "{protocol}");
         silent.close(1008).await;
         eventually("the count", || count(&gateway, LimitKind::FirstFrameTimeout) == 1).await;

@@ -17,7 +17,7 @@ use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request, request_with};
 use common::{TestGateway, eventually, soon};
 use ring::hmac;
-use sigver::config::AuthMethod;
+use sigver::config::{AuthMethod, TrustedProxies};
 use sigver::server::RefusalCause;
 use sigver::server::telemetry::LimitKind;
 use sigver::{Config, Gateway};
@@ -230,6 +230,11 @@ struct Program {
 
 impl Program {
     async fn start(answer: fn(&str) -> &'static str) -> Program {
+        Program::start_slow(Duration::ZERO, answer).await
+    }
+
+    /// Starts a program that takes this time for each answer.
+    async fn start_slow(delay: Duration, answer: fn(&str) -> &'static str) -> Program {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/check", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
@@ -247,6 +252,7 @@ impl Program {
                     let head = String::from_utf8(head).unwrap();
                     assert!(head.starts_with("GET /check HTTP/1.1\r\n"), "{head}");
                     let token = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
+                    tokio::time::sleep(delay).await;
                     let _ = stream.write_all(answer(token.unwrap()).as_bytes()).await;
                 });
             }
@@ -264,7 +270,7 @@ fn decide(token: &str) -> &'static str {
         "often" => "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
         "broken" => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         "error" => "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
-        "silent" => "",
+        token if token.starts_with("silent") => "",
         _ => "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
     }
 }
@@ -287,17 +293,17 @@ async fn program_decides_and_its_answers_are_kept() {
         }
     }
     assert_eq!(program.asked.load(Ordering::SeqCst), 5);
-    // These are not kept.
     for _ in 0..2 {
+        // Not kept.
         let answer = gateway.upgrade("/room?token=often", "").await;
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("7")));
-        for token in ["broken", "error", "silent"] {
-            let answer = gateway.upgrade(&format!("/room?token={token}"), "").await;
-            assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{token}");
-        }
     }
-    assert_eq!(program.asked.load(Ordering::SeqCst), 13);
-    assert_eq!(gateway.refused(RefusalCause::AuthUnavailable), 6);
+    for token in ["broken", "error", "silent"] {
+        let answer = gateway.upgrade(&format!("/room?token={token}"), "").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{token}");
+    }
+    assert_eq!(program.asked.load(Ordering::SeqCst), 10);
+    assert_eq!(gateway.refused(RefusalCause::AuthUnavailable), 3);
     assert_eq!(gateway.refused(RefusalCause::TooManyTokenRequests), 2);
     gateway.stop().await;
 }
@@ -317,6 +323,85 @@ async fn program_that_does_not_answer_is_503_within_the_timeout() {
     drop(full);
     assert_eq!(gateway.upgrade("/k?token=x", "").await.status, 503);
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn clients_with_one_token_wait_for_one_answer() {
+    let program = Program::start_slow(Duration::from_millis(300), decide).await;
+    let gateway = gateway(AuthMethod::Callout(program.url.clone())).await;
+    for (token, status) in [("all", 101), ("unknown", 401)] {
+        // The one that asked first may leave.
+        let mut left = gateway.tcp().await;
+        left.write_all(request(&format!("/k?token={token}")).as_bytes()).await.unwrap();
+        drop(left);
+        let clients =
+            (0..30).map(|_| async { gateway.upgrade(&format!("/k?token={token}"), "").await.status });
+        assert_eq!(soon("the answers", futures_util::future::join_all(clients)).await, [status; 30]);
+    }
+    assert_eq!(program.asked.load(Ordering::SeqCst), 2);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn crowd_with_invalid_tokens_delays_no_client_of_another_address() {
+    const CROWD: usize = 400;
+    let program = Program::start_slow(Duration::from_millis(100), decide).await;
+    let gateway = TestGateway::configured(|config| {
+        config.access.auth.method = AuthMethod::Callout(program.url.clone());
+        config.access.auth.callout_timeout = Duration::from_secs(10);
+        config.access.trusted_proxies = TrustedProxies::parse("127.0.0.1").unwrap();
+    })
+    .await;
+    let upgrade = async |token: String, address: &str| {
+        let header = format!("X-Forwarded-For: {address}\r\n");
+        gateway.upgrade(&format!("/k?token={token}"), &header).await.status
+    };
+    let crowd = (0..CROWD).map(|number| upgrade(format!("invalid-{number}"), "192.0.2.1"));
+    let newcomer = async {
+        eventually("the first questions", || program.asked.load(Ordering::SeqCst) >= 32).await;
+        assert_eq!(upgrade("all".to_owned(), "192.0.2.2").await, 101);
+        program.asked.load(Ordering::SeqCst)
+    };
+    let (refused, asked) = tokio::join!(futures_util::future::join_all(crowd), newcomer);
+    assert_eq!(refused, [401; CROWD]);
+    assert!(asked < CROWD / 2, "{asked} were asked about before");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn program_that_answers_nothing_is_not_asked_for_a_while() {
+    let program = Program::start(decide).await;
+    let gateway = gateway(AuthMethod::Callout(program.url.clone())).await;
+    for number in 0..5 {
+        let answer = gateway.upgrade(&format!("/k?token=silent-{number}"), "").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    }
+    let answer = gateway.upgrade("/k?token=all", "").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(program.asked.load(Ordering::SeqCst), 5);
+    let began = std::time::Instant::now();
+    while gateway.upgrade("/k?token=all", "").await.status != 101 {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(program.asked.load(Ordering::SeqCst), 6);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn program_that_is_not_there_is_one_warning() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let method = format!("callout:http://127.0.0.1:{port}/");
+    let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "--log", "warn", "--auth", &method];
+    let served = Served::start(&args).await;
+    for number in 0..10 {
+        let request = request(&format!("/k?token=t{number}"));
+        assert_eq!(ask_on(served.tcp().await, &request).await.status, 503);
+    }
+    served.signal("TERM").await;
+    let log = served.end().await.2;
+    assert_eq!(log.matches("the program of --auth callout does not answer").count(), 1, "{log}");
+    assert!(log.contains("cannot connect to it") && log.contains("pause_s=1"), "{log}");
 }
 
 #[tokio::test]

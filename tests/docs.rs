@@ -104,7 +104,7 @@ fn every_way_to_stop_waits_for_the_longest_shutdown() {
         ("docs/howto/migrate.md", "kill_timeout: "),
         ("docs/howto/deploy-systemd.md", "TimeoutStopSec="),
         ("packaging/sigver.service", "TimeoutStopSec="),
-        ("docs/howto/deploy-docker.md", "docker stop --time "),
+        ("docs/howto/deploy-docker.md", "docker stop -t "),
         ("docs/howto/deploy-docker.md", "--stop-timeout "),
     ] {
         let text = read(file);

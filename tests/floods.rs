@@ -1,5 +1,5 @@
 //! Clients that send more than others read, and clients that begin what they do not end: they wait or are
-//! closed, and nobody else is.
+//! closed, and no other client is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 

@@ -5,21 +5,12 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::pairs::connect;
 use common::ws::{BINARY, Got, Ws, frame, request};
 use common::{TestGateway, eventually, hex, soon, tls_files};
 use sigver::config::EnabledTransports;
+use sigver::tools::dial::{DialedStream, Target, TrustArgs};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 /// A whole response.
 #[derive(Debug)]
@@ -70,58 +61,11 @@ async fn ended<S: AsyncRead + Unpin>(stream: &mut S) {
     assert_eq!(String::from_utf8_lossy(&rest), "");
 }
 
-/// Trusts one certificate, regardless of its contents: that of the fixtures is one of an authority.
-#[derive(Debug)]
-struct Trust(CertificateDer<'static>, CryptoProvider);
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        assert_eq!(*end_entity, self.0);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.1.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.1.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.1.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-async fn tls(gateway: &TestGateway) -> TlsStream<TcpStream> {
-    let trust =
-        Trust(CertificateDer::from_pem_file(tls_files().cert.to_string()).unwrap(), ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(trust))
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
-    let connect = TlsConnector::from(Arc::new(config)).connect(name, gateway.tcp().await);
-    soon("a TLS handshake", connect).await.unwrap()
+async fn tls(gateway: &TestGateway) -> DialedStream {
+    let cert = tls_files().cert.to_string();
+    let trust = TrustArgs { cacert: Some(cert.into()), ..TrustArgs::default() };
+    let target = Target::with_trust(&format!("https://localhost:{}", gateway.address.port()), &trust);
+    soon("a TLS handshake", target.unwrap().dial()).await.unwrap()
 }
 
 async fn secure() -> TestGateway {
@@ -206,7 +150,7 @@ async fn tls_serves_the_same() {
 async fn record_of_tls_without_its_end_is_charged() {
     let gateway = secure().await;
     let memory = &gateway.status.shared.memory;
-    let mut stream = tls(&gateway).await;
+    let DialedStream::Tls(mut stream) = tls(&gateway).await else { panic!("no TLS") };
     stream.write_all(request("/k").as_bytes()).await.unwrap();
     stream.read_exact(&mut [0; 12]).await.unwrap();
     eventually("no charge", || memory.used() == 0).await;

@@ -99,7 +99,7 @@ async fn headers_of_a_post_are_not_kept_while_its_body_arrives() {
     let mut stream = gateway.tcp().await;
     stream.write_all(head.as_bytes()).await.unwrap();
     eventually("the request", || memory.used() > 0).await;
-    // The body, its connection, and what the request takes without them: of its headers, 78 kB are gone.
+    // The body, its connection, and what the request takes without them: of its headers, 78 kB are freed.
     assert!((28 << 10..40 << 10).contains(&memory.used()), "{}", memory.used());
     stream.write_all(&[b' '; 98]).await.unwrap();
     let mut response = vec![0; 1024];

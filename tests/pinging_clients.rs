@@ -139,7 +139,7 @@ fn pinging_client_meets_every_other_dialect() {
     for dialect in DIALECTS {
         for delay in DELAYS {
             two_meet(dialect, Role::Member, delay);
-            // A member of 19 has sent no content by which it is told from one of 20.
+            // A member of 19 has sent no content by which it differs from one of 20.
             if dialect != Dialect::Sigver19 {
                 two_meet(dialect, Role::Joiner, delay);
             }

@@ -70,6 +70,24 @@ async fn client_of_another_protocol_learns_why_and_is_logged() {
 }
 
 #[tokio::test]
+async fn each_of_a_crowd_beyond_the_limit_is_answered() {
+    let served = Served::start(&[&SERVE[..], &["--max-connections", "1"]].concat()).await;
+    let admitted = served.tcp().await;
+    let mut crowd = Vec::new();
+    // More than have the time to read, all of which stay.
+    for _ in 0..400 {
+        crowd.push(served.tcp().await);
+    }
+    for stream in &mut crowd {
+        let mut status = [0; 12];
+        soon("a response", stream.read_exact(&mut status)).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 503");
+    }
+    drop(admitted);
+    log_of(served).await;
+}
+
+#[tokio::test]
 async fn health_checks_of_a_port_of_tls_are_no_refusals() {
     let files = tls_files();
     let (key, cert) = (files.key.to_string(), files.cert.to_string());

@@ -44,7 +44,7 @@ async fn spellings_of_a_key_name_one_room_in_all_dialects() {
         let mut first = opener(&gateway, json!({ "open": key })).await;
         first.expect(&[Got::Text(r#"{"opened":true,"isKeyOk":true,"first":true}"#.into())]).await;
         let mut clients = vec![first];
-        // sigver 20, which is told that it is not the first; and 15 to 18, which waits to be told so.
+        // sigver 20, which receives that it is not the first; and 15 to 18, which waits for that.
         for path in paths {
             let mut current = gateway.ws(path).await;
             assert!(current.binary(&[0x1a, 2, 8, 11]).await);

@@ -84,8 +84,8 @@ fn texts(option: &OptionSpec, value: Value) -> Result<Vec<OsString>, &'static st
     // Its text has the values with commas.
     let is_list = option.value_name == Some("list");
     let expected = match option.repeatable || is_list {
-        true => "it is a string, or a list of strings",
-        false => "it is a string, a whole number, true or false",
+        true => "it must be a string, or a list of strings",
+        false => "it must be a string, a whole number, true or false",
     };
     match value {
         Value::String(text) => Ok(vec![text.into()]),

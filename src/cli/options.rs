@@ -210,7 +210,7 @@ const fn file(long: &'static str, field: fn(&mut Draft) -> &mut Option<PemSource
 }
 
 /// The table, in the order of the help text. The texts of the first part are those of sigver 20.1.0.
-pub(super) static OPTIONS: [OptionSpec; 66] = [
+pub(super) static OPTIONS: [OptionSpec; 70] = [
     OptionSpec::new("version", None, Effect::Version).short('V').help(Standard, "output the version number"),
     set("host", "ip", config::DEFAULT_HOST, |d, v| {
         d.host = Some(v.to_owned());
@@ -290,7 +290,7 @@ pub(super) static OPTIONS: [OptionSpec; 66] = [
     set("admin", "address", "", |d, v| parse::listen_address(v).map(|v| d.config.admin = Some(v))).help(
         Gateway,
         "Address of the admin listener, in the notations of --listen: health checks, metrics, status, drain, and \
-         a page for people. It authenticates nobody: use a loopback address, or unix:<path>, which only the owner \
+         a page for people. It has no authentication: use a loopback address, or unix:<path>, which only the owner \
          may open",
     ),
     OptionSpec::new("compat-cli", Some("name"), Effect::Flavor).help(
@@ -318,12 +318,16 @@ pub(super) static OPTIONS: [OptionSpec; 66] = [
     bridge::BRIDGE_PUBLIC_ADDRESS,
     bridge::BRIDGE_ROOMS,
     bridge::BRIDGE_SOCKET,
+    bridge::BRIDGE_MAX_MEMBERS,
+    bridge::BRIDGE_MAX_CONNECTIONS,
+    bridge::BRIDGE_MAX_MEMBER_RATE,
+    bridge::BRIDGE_MAX_ROOM_RATE,
     set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
         .help(Limits, "Longest message accepted from a client")
         .exceeded("closes the connection with 1009; a POST is answered with 413", &["message_size"]),
     set("max-pending", "bytes", "4194304", |d, v| parse::bytes(v).map(|v| d.config.max_pending = v))
         .help(Limits, "Longest send queue of a client. At least --max-message")
-        .exceeded("who sends to it is not read from a quarter of it on, and closed with 1008 beyond it", &["receiver_full", "slow_consumer"]),
+        .exceeded("its senders are not read from a quarter of it on, and closed with 1008 beyond it", &["receiver_full", "slow_consumer"]),
     set("first-frame-timeout", "seconds", "60", |d, v| {
         parse::seconds(v).map(|v| d.config.detection.first_frame = v)
     })
@@ -367,7 +371,7 @@ pub(super) static OPTIONS: [OptionSpec; 66] = [
     .exceeded("the connection is not read until its rate allows it", &["message_rate"]),
     set("max-rooms", "number", "1000000", |d, v| parse::room_count(v).map(|v| d.config.limits.max_rooms = v))
         .help(Limits, "Rooms at the same time")
-        .exceeded("closes who would open another one with 1013", &["rooms"]),
+        .exceeded("closes the client that would open one more, with 1013", &["rooms"]),
     set("max-rooms-per-connection", "number", "18", |d, v| {
         parse::rooms_per_connection(v).map(|v| d.config.limits.max_rooms_per_connection = v)
     })
@@ -375,10 +379,10 @@ pub(super) static OPTIONS: [OptionSpec; 66] = [
     .exceeded("the connection leaves the room that it entered first", &["rooms_per_connection"]),
     set("max-members", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_members = v))
         .help(Limits, "Members of one room")
-        .exceeded("closes who would become another one with 1013", &["members"]),
+        .exceeded("closes the client that would become one more, with 1013", &["members"]),
     set("max-joiners", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_joiners = v))
         .help(Limits, "Clients in one room that are not members yet")
-        .exceeded("closes who would join with 1013", &["joiners"]),
+        .exceeded("closes the client that would join, with 1013", &["joiners"]),
     set("replace-members", "on|off", "on", |d, v| parse::on_off(v).map(|v| d.config.limits.replace_members = v))
         .help(
             Limits,

@@ -73,7 +73,7 @@ enum GoFlagError {
     #[error("invalid value {0:?} for flag -addr: missing port in address")]
     PortMissing(String),
     #[error(
-        "invalid value {1:?} for flag -{0}: It is a whole number of seconds from {MIN_DEADLINE} to 2147483647."
+        "invalid value {1:?} for flag -{0}: It must be a whole number of seconds from {MIN_DEADLINE} to 2147483647."
     )]
     DeadlineTooShort(&'static str, String),
     #[error(transparent)]
@@ -225,18 +225,18 @@ mod tests {
             (
                 &["--compat-cli", "x"],
                 "",
-                "option '--compat-cli <name>' argument 'x' is invalid. It is sigver or signallerd.",
+                "option '--compat-cli <name>' argument 'x' is invalid. It must be sigver or signallerd.",
             ),
             (
                 &["--compat-cli="],
                 "",
-                "option '--compat-cli <name>' argument '' is invalid. It is sigver or signallerd.",
+                "option '--compat-cli <name>' argument '' is invalid. It must be sigver or signallerd.",
             ),
             (&["--compat-clix"], "", "unknown option '--compat-clix'"),
             (
                 &[],
                 "x",
-                "option '--compat-cli <name>' value 'x' from env 'SIGVER_COMPAT_CLI' is invalid. It is sigver or signallerd.",
+                "option '--compat-cli <name>' value 'x' from env 'SIGVER_COMPAT_CLI' is invalid. It must be sigver or signallerd.",
             ),
         ] {
             let refused = called("sigver", args, &[("SIGVER_COMPAT_CLI", variable)]);
@@ -326,19 +326,19 @@ mod tests {
             ),
             (
                 &["-maxSize=0"],
-                "invalid value \"0\" for flag -maxSize: It is a whole number of bytes from 1 to 1073741824.",
+                "invalid value \"0\" for flag -maxSize: It must be a whole number of bytes from 1 to 1073741824.",
             ),
             (
                 &["-listenDL=5"],
-                "invalid value \"5\" for flag -listenDL: It is a whole number of seconds from 6 to 2147483647.",
+                "invalid value \"5\" for flag -listenDL: It must be a whole number of seconds from 6 to 2147483647.",
             ),
             (
                 &["-pipeDL", "0"],
-                "invalid value \"0\" for flag -pipeDL: It is a whole number of seconds from 6 to 2147483647.",
+                "invalid value \"0\" for flag -pipeDL: It must be a whole number of seconds from 6 to 2147483647.",
             ),
             (
                 &["-pipeDL", "10s"],
-                "invalid value \"10s\" for flag -pipeDL: It is a whole number of seconds from 1 to 2147483647.",
+                "invalid value \"10s\" for flag -pipeDL: It must be a whole number of seconds from 1 to 2147483647.",
             ),
         ] {
             let Outcome::UsageError(text) = called("signallerd", args, &[]) else { panic!("{args:?}") };

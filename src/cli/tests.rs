@@ -336,14 +336,14 @@ fn errors_name_the_value_and_its_source() {
     assert_eq!(
         failure(&["--max-message", "1M"], &[]),
         "error: option '--max-message <bytes>' argument '1M' is invalid. \
-         It is a whole number of bytes from 1 to 1073741824."
+         It must be a whole number of bytes from 1 to 1073741824."
     );
     assert!(failure(&["--max-message", "9000000"], &[]).ends_with("add --max-pending 9000000 or more"));
     assert!(failure(&["--max-byte-rate", "9000"], &[]).ends_with("add --max-message 9000 or less"));
     assert_eq!(
         failure(&["--max-connection-rate", "0"], &[]),
         "error: option '--max-connection-rate <number>' argument '0' is invalid. \
-         It is off, or a whole number of connections from 1 to 4294967295."
+         It must be off, or a whole number of connections from 1 to 4294967295."
     );
     assert!(failure(&["-k", "key.pem"], &[]).starts_with("error: '-k, --key <file path>' was given without"));
 }
@@ -439,7 +439,7 @@ fn unsupported_uses_of_earlier_options_fail() {
     assert!(failure(&["-s", "-k", "k"], &[]).contains("add '-c, --cert <file path>'"));
     assert_eq!(
         failure(&["-t", "both"], &[]),
-        "error: option '-t, --type <value>' argument 'both' is invalid. It is ws, sse or all."
+        "error: option '-t, --type <value>' argument 'both' is invalid. It must be ws, sse or all."
     );
     assert_eq!(config(&["-t", "all"], &[("SIGVER_TYPE", "sse")]), defaults());
 }

@@ -16,6 +16,7 @@ mod pem_source;
 pub(crate) mod redact;
 mod reload;
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -29,7 +30,7 @@ pub use access::{
     DEFAULT_JWT_CLAIM, IpNetwork, OriginPattern, ProxyProtocol, TrustedProxies,
 };
 pub use admin_socket::AdminSocketPath;
-pub use bridge::BridgeConfig;
+pub use bridge::{BridgeConfig, BridgeLimits};
 pub(crate) use cluster::parse_name;
 pub use cluster::{ClusterConfig, DEFAULT_CLUSTER_NAME, EngineLoss, EngineUrl, NodeAddress};
 pub use limits::ServerLimits;
@@ -111,7 +112,7 @@ pub struct Config {
     pub log_ip: LogIp,
     /// Location of the control socket. By default there is none.
     pub admin_socket: AdminSocketPath,
-    /// Address of the admin listener, which authenticates nobody. By default there is none.
+    /// Address of the admin listener, which has no authentication. By default there is none.
     pub admin: Option<ListenAddress>,
     /// Transports that are served. By default all.
     pub transports: EnabledTransports,
@@ -164,7 +165,7 @@ impl Config {
     /// Returns the part that concerns the protocol detection.
     pub fn policy(&self) -> Policy {
         Policy {
-            windows: self.detection,
+            timeouts: self.detection,
             transcode: self.transcode,
             rooms: self.rooms.clone(),
             bridged: self.bridge.bridged_rooms(),
@@ -313,19 +314,39 @@ pub enum ConfigError {
         max_byte_rate: u32,
     },
     /// There is no bridge that the settings could be for.
-    #[error(
-        "'--bridge-rooms' and '--bridge-public-address' need a bridge: add '--bridge <udp address>' or \
-         '--bridge-socket <path>'"
-    )]
+    #[error("'--bridge-rooms' needs a bridge: add '--bridge <udp address>' or '--bridge-socket <path>'")]
     BridgeMissing,
+    /// No client can send to an address of the bridge.
+    #[error("'--bridge {0}': no client can send there; name an address of this machine")]
+    BridgeAddress(SocketAddr),
+    /// No session description would have an address, or no client could send to it.
+    #[error(
+        "'--bridge-public-address {0}' needs a '--bridge' address of the same IP version, and is one that \
+         clients can send to"
+    )]
+    BridgePublicAddress(IpAddr),
+    /// Two public addresses of one IP version.
+    #[error("'--bridge-public-address {0}' is the second one of its IP version: one is named to clients")]
+    BridgePublicAddresses(IpAddr),
+    /// The limits are those of a process that the gateway does not start.
+    #[error(
+        "'--bridge-max-members' and the other limits of the bridge need one that the gateway starts: add \
+         '--bridge <udp address>', or give the limit to 'sigver bridge'"
+    )]
+    BridgeLimitsWithoutProcess,
+    /// The program has no clusters.
+    #[error("this program was built without the feature cluster: remove '--cluster <url>'")]
+    ClusterNotBuilt,
     /// The program has no bridge that it could start.
     #[error("'--bridge' needs a program that is built with the feature bridge: remove it")]
     BridgeNotBuilt,
     /// The rooms of one key can be at several nodes, which a bridge does not follow.
-    #[error("'--cluster' goes with no bridge: remove '--bridge' and '--bridge-socket'")]
+    #[error("'--cluster' cannot be combined with a bridge: remove '--bridge' and '--bridge-socket'")]
     BridgeInCluster,
     /// The bridge needs the translation of session descriptions.
-    #[error("'--transcode off' goes with no bridge: remove it, or '--bridge' and '--bridge-socket'")]
+    #[error(
+        "'--transcode off' cannot be combined with a bridge: remove it, or '--bridge' and '--bridge-socket'"
+    )]
     BridgeWithoutTranscoding,
     /// There is no proxy whose header could be believed.
     #[error("'--proxy-protocol' needs the addresses of the proxies: add '--trusted-proxies <list>'")]

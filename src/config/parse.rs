@@ -32,6 +32,8 @@ const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
 const ROOM_SIZE: RangeInclusive<u64> = 2..=u32::MAX as u64;
 /// One as a member, one as a joiner. Those of one connection are a list that is searched.
 const ROOMS_PER_CONNECTION: RangeInclusive<u64> = 2..=1000;
+/// The longest parts of messages must not take seconds.
+const BRIDGE_RATE: RangeInclusive<u64> = 64 << 10..=u32::MAX as u64;
 /// From four times what the server needs without clients to a PiB.
 const MEMORY: RangeInclusive<u64> = 32 << 20..=1 << 50;
 
@@ -43,7 +45,7 @@ pub enum ValueError {
     #[error("A port is a whole number from 0 to 65535.")]
     Port,
     /// The text is no whole number, or out of range.
-    #[error("It is a whole number of {unit} from {min} to {max}.")]
+    #[error("It must be a whole number of {unit} from {min} to {max}.")]
     Range {
         /// Unit of the number.
         unit: &'static str,
@@ -56,7 +58,7 @@ pub enum ValueError {
     #[error(transparent)]
     WordOrRange(Box<WordOrRangeError>),
     /// The text is none of a few words, which this lists.
-    #[error("It is {0}.")]
+    #[error("It must be {0}.")]
     Word(&'static str),
     /// The text is no regular expression.
     #[error("Not a regular expression: {0}.")]
@@ -96,7 +98,7 @@ pub enum ValueError {
 
 /// A value that is neither a word nor a whole number in a range.
 #[derive(Debug, Error)]
-#[error("It is {word}, or a whole number of {unit} from {min} to {max}.")]
+#[error("It must be {word}, or a whole number of {unit} from {min} to {max}.")]
 #[non_exhaustive]
 pub struct WordOrRangeError {
     /// Valid word.
@@ -296,6 +298,24 @@ pub fn bridge_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
         "" => Err(ValueError::Word("the path of a socket")),
         path => Ok(AdminSocketPath::At(path.into())),
     }
+}
+
+/// Parses a number of `unit` of the bridge.
+///
+/// # Errors
+///
+/// The text is no whole number from 1 on.
+pub fn bridge_count(text: &str, unit: &'static str) -> Result<u32, ValueError> {
+    whole(text, COUNT, unit)
+}
+
+/// Parses a number of bytes per second that the bridge carries.
+///
+/// # Errors
+///
+/// The text is no whole number from 65536 on.
+pub fn bridge_rate(text: &str) -> Result<u32, ValueError> {
+    whole(text, BRIDGE_RATE, "bytes per second")
 }
 
 /// Parses an address for UDP: an IP address and a port.

@@ -51,13 +51,13 @@ fn ports_are_javascript_numbers() {
 #[test]
 fn quantities_have_a_range() {
     assert_eq!(bytes("1048576").ok(), Some(1 << 20));
-    assert_eq!(error(bytes("0")), "It is a whole number of bytes from 1 to 1073741824.");
+    assert_eq!(error(bytes("0")), "It must be a whole number of bytes from 1 to 1073741824.");
     assert!(bytes("1073741825").is_err());
     assert!(bytes("1M").is_err());
     assert_eq!(milliseconds("0").ok(), Some(Duration::ZERO));
     assert!(milliseconds("-1").is_err());
     assert_eq!(seconds("60").ok(), Some(Duration::from_secs(60)));
-    assert_eq!(error(seconds("0")), "It is a whole number of seconds from 1 to 86400.");
+    assert_eq!(error(seconds("0")), "It must be a whole number of seconds from 1 to 86400.");
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn signaller_settings_have_their_own_ranges() {
         long_seconds("0").is_err() && long_seconds("2147483648").is_err() && long_seconds("10s").is_err()
     );
     assert_eq!(messages("4294967295").ok(), Some(u32::MAX));
-    assert_eq!(error(messages("0")), "It is a whole number of messages from 1 to 4294967295.");
+    assert_eq!(error(messages("0")), "It must be a whole number of messages from 1 to 4294967295.");
     assert!(regex(r"^https://(a|b)\.example$").unwrap().is_match("https://b.example"));
     assert!(error(regex("(")).starts_with("Not a regular expression: "));
 }
@@ -78,7 +78,7 @@ fn transports_have_the_names_of_upstream() {
     assert_eq!(transports("sse").ok(), Some(EnabledTransports::EventStream));
     assert_eq!(transports("all").ok(), Some(EnabledTransports::All));
     for text in ["", "WS", "both", "ws,sse"] {
-        assert_eq!(error(transports(text)), "It is ws, sse or all.", "{text}");
+        assert_eq!(error(transports(text)), "It must be ws, sse or all.", "{text}");
     }
 }
 
@@ -132,7 +132,7 @@ fn rooms_are_partitioned_by_expression() {
     assert!(!partitioned("shared", "x") && partitioned("by-generation", "x"));
     assert!(partitioned("by-generation=^a", "ab") && !partitioned("by-generation=^a", "b"));
     assert!(error(rooms("by-generation=(")).starts_with("Not a regular expression: "));
-    assert!(error(rooms("other")).starts_with("It is shared, by-generation, or "));
+    assert!(error(rooms("other")).starts_with("It must be shared, by-generation, or "));
 }
 
 #[test]

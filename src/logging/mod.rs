@@ -131,7 +131,7 @@ pub struct LogFilterHandle(reload::Handle<Targets, Registry>);
 impl LogFilterHandle {
     /// Replaces the filter.
     pub fn replace(&self, filter: Targets) {
-        // Fails only if the log is gone.
+        // Fails only if the log has ended.
         let _ = self.0.reload(filter);
     }
 }

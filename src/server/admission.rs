@@ -1,13 +1,14 @@
 //! Admission of connections before anything is read from them, and of event streams: their number in all and
 //! per address, the rate of new ones, and the memory of the process.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::address_table::{AddressLimits, AddressTable, ClientNetwork};
 use super::clock;
@@ -17,10 +18,20 @@ use super::memory::{CONNECTION, EVENT_STREAM, MemoryBudget};
 use super::telemetry::{LimitKind, Telemetry};
 use crate::config::ServerLimits;
 
-/// Maximum number of refused clients at the same time that are given the time to read the response.
+/// Maximum number of refused clients at the same time that are given the time to read the response. The
+/// oldest, which was sent it long before, gives way to a new one.
 const MAX_LINGERING: usize = 256;
 /// Time that a refused client has to read the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reason for which a new connection is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ConnectionRefusal {
+    /// A limit is reached.
+    Limit(LimitKind),
+    /// This server is a node of a cluster that another node has replaced.
+    Replaced,
+}
 
 /// Decides about new connections and event streams.
 #[derive(Debug)]
@@ -34,7 +45,8 @@ pub struct Admission {
     without_address: Arc<PermitOwner>,
     memory: Arc<MemoryBudget>,
     telemetry: Arc<Telemetry>,
-    lingering: Arc<Semaphore>,
+    /// The tasks of refused clients, oldest first.
+    lingering: Mutex<VecDeque<AbortHandle>>,
 }
 
 /// The counts that a permit gives back. Shared by all connections without an address, so that a permit is one
@@ -72,7 +84,7 @@ impl Admission {
             addresses: Arc::new(Mutex::new(AddressTable::new(AddressLimits::default()))),
             memory: Arc::clone(memory),
             telemetry: Arc::clone(telemetry),
-            lingering: Arc::new(Semaphore::new(MAX_LINGERING)),
+            lingering: Mutex::default(),
         };
         admission.set_limits(limits);
         Arc::new(admission)
@@ -200,15 +212,20 @@ impl Admission {
     }
 
     /// Sends the response to a refused client, in plain HTTP, and closes. Nothing that it sends is looked at.
-    pub(crate) fn refuse<S>(&self, kind: LimitKind, mut stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        // Beyond that number, and after that time, the connection is dropped at once.
-        let Ok(lingering) = Arc::clone(&self.lingering).try_acquire_owned() else { return };
-        tokio::spawn(async move {
+    pub(crate) fn refuse(
+        &self,
+        cause: impl Into<ConnectionRefusal>,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) {
+        let response = match cause.into() {
+            ConnectionRefusal::Limit(kind) => response(kind),
+            ConnectionRefusal::Replaced => {
+                refusal("503 Service Unavailable", "another node has replaced this one")
+            }
+        };
+        let task = tokio::spawn(async move {
             let respond = async {
-                stream.write_all(response(kind).as_bytes()).await?;
+                stream.write_all(response.as_bytes()).await?;
                 stream.shutdown().await?;
                 // A connection that is closed with something unread is reset, which can destroy the response.
                 let mut discarded = [0; 512];
@@ -216,8 +233,23 @@ impl Admission {
                 std::io::Result::Ok(())
             };
             let _ = tokio::time::timeout(LINGER_TIMEOUT, respond).await;
-            drop(lingering);
         });
+        let mut lingering = self.lingering.lock();
+        if lingering.len() >= MAX_LINGERING {
+            lingering.retain(|client| !client.is_finished());
+        }
+        if lingering.len() >= MAX_LINGERING
+            && let Some(oldest) = lingering.pop_front()
+        {
+            oldest.abort();
+        }
+        lingering.push_back(task.abort_handle());
+    }
+}
+
+impl From<LimitKind> for ConnectionRefusal {
+    fn from(kind: LimitKind) -> Self {
+        ConnectionRefusal::Limit(kind)
     }
 }
 
@@ -237,6 +269,10 @@ fn response(kind: LimitKind) -> String {
         LimitKind::Memory => ("503 Service Unavailable", "this server is short of memory"),
         _ => ("503 Service Unavailable", "this server has too many connections"),
     };
+    refusal(status, text)
+}
+
+fn refusal(status: &str, text: &str) -> String {
     let body = format!("{status}: {text}\n");
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\

@@ -77,12 +77,6 @@ pub enum StartError {
     #[cfg(feature = "cluster")]
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The program has no clusters.
-    #[cfg(not(feature = "cluster"))]
-    #[error(
-        "this program was built without clusters (the cargo feature 'cluster'): remove '--cluster <url>'"
-    )]
-    NoCluster,
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -99,13 +93,9 @@ impl Gateway {
     pub fn check(config: &Config) -> Result<(), StartError> {
         config.check()?;
         config.tls.as_ref().map(ReloadableTls::load).transpose()?;
-        Verifier::load(&config.access.auth)?;
+        Verifier::load(&config.access.auth, &Arc::default())?;
         #[cfg(feature = "cluster")]
         cluster::engine(&config.cluster)?;
-        #[cfg(not(feature = "cluster"))]
-        if config.cluster.url.is_some() {
-            return Err(StartError::NoCluster);
-        }
         Ok(())
     }
 
@@ -124,10 +114,6 @@ impl Gateway {
         #[cfg(feature = "cluster")]
         let (node_settings, engine_loss) =
             (cluster::node_settings(&config, port).await?, config.cluster.engine_loss);
-        #[cfg(not(feature = "cluster"))]
-        if config.cluster.url.is_some() {
-            return Err(StartError::NoCluster);
-        }
         let shared = Shared::new(&config);
         let bridge = match config.bridge.is_enabled() {
             false => None,
@@ -136,7 +122,7 @@ impl Gateway {
                 Some(BridgeService::open(&config, &paths, &shared).await?)
             }
         };
-        let auth = Verifier::load(&config.access.auth)?.map(Authenticator::new);
+        let auth = Verifier::load(&config.access.auth, &shared.telemetry.callout)?.map(Authenticator::new);
         let reloader =
             Reloader::new(config.clone(), Arc::clone(&shared), (tls.clone(), auth.clone()), times.clone());
         let (reload_sender, reload_requests) = reload::reload_requests();
@@ -352,7 +338,7 @@ async fn serve(
     shared.shut_down();
     let (closed, ()) = tokio::join!(shared.shutdown.wait(SHUTDOWN_TIMEOUT), shared.leave_cluster());
     if !closed {
-        tracing::warn!("some connections did not close in time");
+        tracing::warn!(connections = shared.admission.open(), "connections did not close in time");
     }
 }
 

@@ -20,8 +20,8 @@ use crate::config::redact::displayed;
 const BACKLOG: i32 = 4096;
 
 /// Time after which the kernel gives up a connection that acknowledges nothing (`TCP_USER_TIMEOUT`, Linux).
-/// Event streams have no other way to notice that a client is gone without a FIN, and the default of Linux is
-/// a quarter of an hour. Not shorter than the time for two pings, after which WebSockets end.
+/// Event streams have no other way to notice that a client has disconnected without a FIN, and the default of
+/// Linux is a quarter of an hour. Not shorter than the time for two pings, after which WebSockets end.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(2 * PING_AFTER.as_secs());
 
 /// Pause after a failure to accept for lack of resources, during which connections may close.

@@ -15,8 +15,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use super::system_memory;
 use crate::config::ServerLimits;
+use crate::system_memory;
 
 /// Limit of what is held for clients where the memory of the system is not known, in bytes.
 const DEFAULT_BUFFERED: usize = 256 << 20;
@@ -29,13 +29,16 @@ const GROWTH_STEPS: u64 = 64;
 
 /// Number of bytes that a new connection takes.
 pub(crate) const CONNECTION: usize = 2 << 10;
-/// Number of bytes that an event stream takes beside its connection.
+/// Number of bytes that an event stream takes in addition to its connection.
 pub(crate) const EVENT_STREAM: usize = 8 << 10;
 
-/// Share of a limit, in sixteenths, from which on no new clients are admitted.
-const REFUSE_FROM: u64 = 14;
-/// Share of a limit, in sixteenths, from which on the clients that hold most are closed.
-const SHED_FROM: u64 = 15;
+/// Share of a limit, in 32nds, from which on no new clients are admitted.
+const REFUSE_FROM: u64 = 28;
+/// Share of the limit of the process, in 32nds, from which on no client may hold more: what is charged is not
+/// all of the memory, and takes some of it only later.
+const FULL_FROM: u64 = 29;
+/// Share of a limit, in 32nds, from which on the clients that hold most are closed.
+const SHED_FROM: u64 = 30;
 
 /// Share of the limit, in sixteenths, up to which connections may hold something before their upgrade: they
 /// are refused before any others.
@@ -137,14 +140,14 @@ impl MemoryBudget {
         self.grown.store(0, Ordering::Relaxed);
         self.refuses_clients.store(self.has_reached(resident, REFUSE_FROM), Ordering::Relaxed);
         let process = resident.zip(self.process_limit);
-        let is_process_full = process.is_some_and(|process| reaches(process, SHED_FROM));
+        let is_process_full = process.is_some_and(|process| reaches(process, FULL_FROM));
         self.is_process_full.store(is_process_full, Ordering::Relaxed);
     }
 
     /// Returns true if the process, or what is held for clients, has reached a share of its limit.
-    fn has_reached(&self, resident: Option<u64>, sixteenths: u64) -> bool {
+    fn has_reached(&self, resident: Option<u64>, share: u64) -> bool {
         let held = (self.used() as u64, self.limit as u64);
-        resident.zip(self.process_limit).into_iter().chain([held]).any(|memory| reaches(memory, sixteenths))
+        resident.zip(self.process_limit).into_iter().chain([held]).any(|memory| reaches(memory, share))
     }
 
     /// Notes that the process is about to take more memory. Looks at it if it has grown much since the last
@@ -194,9 +197,9 @@ impl MemoryBudget {
     }
 }
 
-/// Returns true if `used` is at least a share of `limit`.
-fn reaches((used, limit): (u64, u64), sixteenths: u64) -> bool {
-    used >= limit / 16 * sixteenths
+/// Returns true if `used` is at least a share of `limit`, in 32nds.
+fn reaches((used, limit): (u64, u64), share: u64) -> bool {
+    used >= limit / 32 * share
 }
 
 /// A part of a [`MemoryBudget`], which is given back when it is dropped.
@@ -297,7 +300,7 @@ mod tests {
         let budget = MemoryBudget::with_limits(1 << 30, Some(1600));
         let (mut before, mut small) = (budget.empty_charge(), budget.empty_charge());
         before.resize(2 * SMALL_CHARGE).unwrap();
-        budget.look_at(Some(1500));
+        budget.look_at(Some(1450));
         assert_eq!(before.resize(2 * SMALL_CHARGE + 1), Err(BudgetExhausted));
         assert_eq!((before.resize(2 * SMALL_CHARGE), small.resize(SMALL_CHARGE)), (Ok(()), Ok(())));
         budget.look_at(Some(1400));
@@ -354,7 +357,7 @@ mod tests {
         let budget = MemoryBudget::new(100);
         let (mut a, mut b) = (budget.empty_charge(), budget.empty_charge());
         assert_eq!((a.resize(60), b.resize(40), budget.used()), (Ok(()), Ok(()), 100));
-        // Whoever asks for more is refused, and keeps what it has.
+        // A charge that would grow beyond the limit stays as it is.
         assert_eq!(
             (b.resize(41), b.resize(usize::MAX), budget.used()),
             (Err(BudgetExhausted), Err(BudgetExhausted), 100)

@@ -24,7 +24,6 @@ mod reload;
 mod scratch;
 mod sharded;
 pub(crate) mod signaller;
-mod system_memory;
 pub mod telemetry;
 pub(crate) mod tls;
 pub mod transport;

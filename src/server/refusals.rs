@@ -158,7 +158,11 @@ impl Refusals {
         if cause.is_for_operators()
             && let Some(count) = self.lines.lock()[index].count(clock::now())
         {
-            tracing::info!(count, cause = description, "refused since the last such line");
+            tracing::info!(
+                count,
+                cause = description,
+                "refused connections or requests; at most one line a minute for each cause"
+            );
         }
     }
 

@@ -42,7 +42,7 @@ impl Turn {
         self.left = self.left.saturating_sub(cost);
     }
 
-    /// Returns true if the time is that of others now.
+    /// Returns true if other tasks are to run before the next frame.
     pub(crate) fn is_over(&self) -> bool {
         self.left == 0
     }

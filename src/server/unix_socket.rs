@@ -10,6 +10,12 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::config::redact::displayed_path;
 
+/// Mode of a socket to which its user alone may connect.
+const PRIVATE_MODE: u32 = 0o600;
+
+/// User id of root.
+const ROOT: u32 = 0;
+
 /// Failure to open a Unix domain socket.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -70,9 +76,18 @@ impl UnixSocket {
         &self.path
     }
 
-    /// User id of the owner of the file.
-    pub(crate) fn owner(&self) -> u32 {
-        self.owner
+    /// Listens at `path` for processes of the same user, as [`bind`](Self::bind) does.
+    ///
+    /// # Errors
+    /// The path cannot be used, or is in use.
+    pub(crate) async fn bind_private(path: &Path) -> Result<UnixSocket, UnixSocketError> {
+        Self::bind(path, PRIVATE_MODE).await
+    }
+
+    /// Returns true if a client is a process of the owner of the file or of root. It may have connected
+    /// before the file had its mode.
+    pub(crate) fn is_authorized(&self, client: &UnixStream) -> bool {
+        client.peer_cred().is_ok_and(|peer| [self.owner, ROOT].contains(&peer.uid()))
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Fault {
     Alters,
     /// Only the first of several messages goes down to a joiner.
     Forgets,
-    /// A joiner of a closed room is told that it is bound.
+    /// A joiner of a closed room receives that it is bound.
     Lies,
 }
 

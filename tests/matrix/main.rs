@@ -73,7 +73,7 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
         }
         (true, true) | (false, false) => {}
     }
-    // sigver 6 has words for one offer and one answer, and they name nobody.
+    // sigver 6 has words for one offer and one answer, and they name no client.
     if member == "sigver-6" {
         lost.push("an answer reaches every waiting joiner");
         if joiner != "sigver-6" {
@@ -89,7 +89,8 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
             false => "to the joiner: offer, candidate, json lost",
         });
     }
-    // C63 and C64: their words for a departure would be an error to others that cannot be told from them.
+    // C63 and C64: their words for a departure would be an error to others that cannot be distinguished from
+    // them.
     let mum = |name| matches!(name, "sigver-7.6" | "sigver-8" | "sigver-9" | "sigver-11" | "sigver-13");
     if mum(member) {
         lost.push("the departure of a joiner is not reported");

@@ -180,7 +180,7 @@ impl Client {
         assert!(got.is_err(), "{got:?}");
     }
 
-    /// TCP gone, no close frame.
+    /// The end of TCP without a close frame.
     pub fn vanish(self) {
         drop(self);
     }

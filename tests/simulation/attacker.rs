@@ -26,7 +26,7 @@ use crate::world::{Mode, World};
 /// Time for which an attacker goes on.
 const ATTACK: Duration = Duration::from_secs(60);
 
-/// Receiver of payloads that must reach nobody.
+/// Receiver of payloads that must reach no client.
 pub const NOBODY: &str = "nobody";
 
 /// A client that tries to reach others.
@@ -121,7 +121,7 @@ impl Attacker {
             peer.send_frame(frame);
             sleep(Duration::from_millis(self.rng.u64(..200))).await;
             peer.take_events();
-            // Nobody is there: what others send would be for it.
+            // There is no other client: what others send would be for it.
             if role == Role::Joiner && peer.log.contains(&ClientEvent::BecameMember) {
                 self.victim.intruders.fetch_add(1, Ordering::Relaxed);
                 return Err("became the member".to_owned());

@@ -124,7 +124,7 @@ impl Conversation {
             let faulted = run.faulted;
             self.venue.is_up.store(false, Ordering::Relaxed);
             if result.is_err() {
-                // What an intruder is told may still be on its way.
+                // What an intruder is sent may still be on its way.
                 sleep(Duration::from_secs(1)).await;
             }
             let intruders = self.venue.intruders.load(Ordering::Relaxed);
@@ -146,7 +146,7 @@ impl Conversation {
                     }
                 }
             }
-            // A peer that is gone without a word is a member until the gateway misses it.
+            // A peer that disappears without a close frame is a member until the gateway misses it.
             let is_silent = faulted.is_some_and(|fault| fault != Fault::Reset);
             sleep(if is_silent { LONGEST_DEADLINE } else { RECONNECT }).await;
         }

@@ -39,7 +39,7 @@ pub enum Hostile {
     RandomFrames,
     /// Pings as fast as possible, without reading the pongs.
     PingFlood,
-    /// A client that opens a room and is gone without a word.
+    /// A client that opens a room and disappears without a close frame.
     HalfOpen,
     /// A joiner that sends as fast as possible to a member that does not read.
     FloodOfDeafMember,
@@ -169,7 +169,7 @@ impl Hostile {
         }
     }
 
-    /// Is gone without a word after it has become a member.
+    /// Disappears without a close frame after it has become a member.
     async fn half_open(self, world: &Arc<World>, name: &str, rng: &mut Rng) -> Result<String, String> {
         let member = connect(world, name, name, Role::Member, rng).await?;
         sleep(Duration::from_secs(2)).await;
@@ -216,7 +216,7 @@ impl Hostile {
 
     /// Sends to the member of a conversation for some seconds.
     async fn flood(self, world: &Arc<World>, name: &str, victim: &Venue) -> Result<String, String> {
-        // Others cannot tell their joiners apart, or are told of each by its place.
+        // Others cannot distinguish their joiners, or know each by its place.
         if victim.member.family() != Family::ProtobufV2 {
             return Ok("none".to_owned());
         }

@@ -4,7 +4,7 @@
 //! - clients that behave get every message, in order and once, or they come back and do then;
 //! - clients that misbehave end as they should, and in time;
 //! - no byte of a payload reaches a client that it is not meant for, whatever attackers try;
-//! - every connection ends with a cause, no task panics, and nothing is left of clients that are gone.
+//! - every connection ends with a cause, no task panics, and nothing is left of clients that have ended.
 //!
 //! `SIGVER_SIMULATION_SEEDS=5000` runs more seeds, `SIGVER_SIMULATION_SEED=17` one with a trace on stderr.
 

@@ -158,7 +158,7 @@ impl Peer {
         };
         self.wait_for("its role", role).await?;
         match other {
-            Some(event) => Err(format!("{} is told {event:?} instead of {expected:?}", self.name)),
+            Some(event) => Err(format!("{} receives {event:?} instead of {expected:?}", self.name)),
             None => Ok(()),
         }
     }

@@ -23,8 +23,8 @@ use crate::inspector::Inspector;
 use crate::network::{Fault, Link, SimStream, Wire, connection};
 use crate::trace::Trace;
 
-/// Time after which nothing of a client that is gone is left. WebSockets are pinged twice; event streams end
-/// when what is sent to keep them in use is not acknowledged.
+/// Time after which nothing of a client that has disappeared is left. WebSockets are pinged twice; event
+/// streams end when what is sent to keep them in use is not acknowledged.
 pub const LONGEST_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Most names of joiners that attackers know.
@@ -216,7 +216,7 @@ impl World {
         }
     }
 
-    /// Stops the gateway when all clients are gone, and checks that nothing of them is left.
+    /// Stops the gateway when all clients have disconnected, and checks that nothing of them is left.
     pub async fn finish(&self) {
         sleep(LONGEST_DEADLINE).await;
         self.check_nothing_is_left();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use compat_tests::oracle::Server;
-use sigver::tools::bench::{Progress, Protocol, SessionsPlan, SessionsResult, Target, sessions};
+use sigver::tools::bench::{Process, Progress, Protocol, SessionsPlan, SessionsResult, Target, sessions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -45,12 +45,9 @@ struct Held {
 }
 
 fn held(process: u32) -> Result<Held> {
-    let status =
-        std::fs::read_to_string(format!("/proc/{process}/status")).context("the server has ended")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    let memory = Process::new(process)?.read()?.memory;
     let descriptors = std::fs::read_dir(format!("/proc/{process}/fd"))?.count();
-    Ok(Held { megabytes: kilobytes / 1024.0, descriptors })
+    Ok(Held { megabytes: memory as f64 / (1 << 20) as f64, descriptors })
 }
 
 /// Returns true if sessions were measured, and none of them failed.

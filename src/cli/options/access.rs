@@ -68,9 +68,9 @@ pub(super) const AUTH_JWT_AUDIENCE: OptionSpec = set("auth-jwt-audience", "name"
 pub(super) const AUTH_CALLOUT_TIMEOUT: OptionSpec = set("auth-callout-timeout", "ms", "2000", |d, v| {
     parse::milliseconds(v).map(|v| d.config.access.auth.callout_timeout = v)
 })
-.help(Access, "Longest wait for the program of --auth callout, after which clients get 503");
+.help(Access, "Longest time for an answer of the program of --auth callout, and before that for a turn to ask it; clients get 503 then");
 
 pub(super) const AUTH_CALLOUT_CACHE: OptionSpec = set("auth-callout-cache", "seconds", "60", |d, v| {
     parse::short_seconds(v).map(|v| d.config.access.auth.callout_cache = v)
 })
-.help(Access, "Time for which the answers of the program are kept; 0 asks for each request");
+.help(Access, "Time for which the answers of the program are kept, refusals for 10 s at most; 0 keeps none");

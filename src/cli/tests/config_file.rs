@@ -35,7 +35,7 @@ fn list_with_commas_may_be_a_list_in_the_file() {
     }
     let mixed = with_file("sigver", &["--config", "sigver.toml"], &[], "protocol = [1]");
     let Outcome::Fail(text) = mixed else { panic!("{mixed:?}") };
-    assert!(text.contains("'protocol': it is a string, or a list of strings"), "{text}");
+    assert!(text.contains("'protocol': it must be a string, or a list of strings"), "{text}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn errors_of_the_file_name_it_and_quote_no_value() {
         ("config = \"b\"", "has an unknown key 'config'"),
         (
             "port = 1.5",
-            "has a value of the wrong type for 'port': it is a string, a whole number, true or false",
+            "has a value of the wrong type for 'port': it must be a string, a whole number, true or false",
         ),
         ("[port]\nx = 1", "has a value of the wrong type for 'port'"),
         ("# comment\nport = SECRET", "sigver.toml, line 2, is not TOML: "),
@@ -126,6 +126,6 @@ fn listen_replaces_the_default_address_and_adds_to_a_given_one() {
     assert_eq!(from_file.listen, [unix.clone(), unix]);
     assert!(
         failure(&["--listen", "80"], &[])
-            .contains("--listen <address>' argument '80' is invalid. It is an address")
+            .contains("--listen <address>' argument '80' is invalid. It must be an address")
     );
 }

@@ -87,7 +87,7 @@ impl ReplayBuffer {
 impl Detector {
     /// Returns a detector for a connection that was upgraded at `now`.
     pub(super) fn new(policy: &Arc<Policy>, upgrade: UpgradeRequest, now: Instant) -> Self {
-        let windows = policy.windows;
+        let timeouts = policy.timeouts;
         let has_key = upgrade.path.len() > 1;
         let may_be_silent = has_key && !policy.releases.of_family(Family::ProtobufV1).is_empty();
         Detector {
@@ -97,8 +97,8 @@ impl Detector {
             candidates: Candidates::new(policy.releases),
             phase: Phase::AwaitingFirstFrame(AwaitingFirstFrame {
                 round_trip: None,
-                speak_at: may_be_silent.then(|| after(now, windows.silence.saturating_mul(4))),
-                give_up_at: after(now, windows.first_frame),
+                speak_at: may_be_silent.then(|| after(now, timeouts.silence.saturating_mul(4))),
+                give_up_at: after(now, timeouts.first_frame),
             }),
             session: None,
         }
@@ -115,7 +115,7 @@ impl Detector {
             self.start_session(candidates, now, out);
             // The protobuf families have heartbeats, without which they close sooner.
             if family == Family::Json && self.session.is_some() {
-                self.phase = Phase::AwaitingConfigured(after(self.opened, self.policy.windows.first_frame));
+                self.phase = Phase::AwaitingConfigured(after(self.opened, self.policy.timeouts.first_frame));
             }
         } else {
             out.put(Output::Ping);
@@ -137,12 +137,12 @@ impl Detector {
             && let AwaitingFirstFrame { round_trip: round_trip @ None, speak_at: Some(speak_at), .. } =
                 awaiting
         {
-            let windows = self.policy.windows;
+            let timeouts = self.policy.timeouts;
             *round_trip = Some(now.saturating_duration_since(self.opened));
             // On a fast link the silence window is the longest; a slow one has used it up before.
-            let latest = after(self.opened, windows.silence)
-                .max(after(now, windows.margin.checked_div(2).unwrap_or_default()));
-            *speak_at = after(now, windows.margin).min(latest);
+            let latest = after(self.opened, timeouts.silence)
+                .max(after(now, timeouts.margin.checked_div(2).unwrap_or_default()));
+            *speak_at = after(now, timeouts.margin).min(latest);
         }
     }
 
@@ -188,7 +188,7 @@ impl Detector {
         session.narrow(facts, assumed, now, out);
         if let Phase::Assumed(assumption) = &mut self.phase {
             // The probe was sent before: a client that pings answers it right after its ping.
-            assumption.release_by(after(now, self.policy.windows.margin));
+            assumption.release_by(after(now, self.policy.timeouts.margin));
         }
         self.confirm(facts, now, out);
     }
@@ -258,7 +258,7 @@ impl Detector {
             Phase::AwaitingConfigured(_) | Phase::Confirmed | Phase::Assumed(_) | Phase::Replaying(_) => None,
         };
         self.phase = if candidates.family() == Family::ProtobufV1 && self.policy.releases.len() > 1 {
-            let round_trip = round_trip.unwrap_or(self.policy.windows.silence);
+            let round_trip = round_trip.unwrap_or(self.policy.timeouts.silence);
             Phase::Assumed(Assumption::new(after(after(now, round_trip), HOLD_TIMEOUT)))
         } else {
             Phase::Confirmed

@@ -12,7 +12,7 @@
 //! | any other | nothing |
 //!
 //! The first bytes are protobuf tags, which the two protobuf families share none of (measured on all
-//! originals).
+//! Node.js servers).
 
 use crate::protocol::dialect::{
     Dialect, Family, MessageShape, ParsedMessage, Release, ReleaseSet, detect_v1_layout, detect_v2_layout,
@@ -105,7 +105,7 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
         Message::Binary(bytes) => bytes,
     };
     let v1 = || family(Family::ProtobufV1);
-    let current = || family(Family::ProtobufV2);
+    let v2 = || family(Family::ProtobufV2);
     // A client that pings would have answered the probe before it sent anything else. If only such are left,
     // it did.
     let unprobed = |set: ReleaseSet| {
@@ -115,10 +115,10 @@ pub(super) fn narrow(facts: FrameFacts<'_>, history: History, releases: ReleaseS
     match bytes.first() {
         Some(b'{') if std::str::from_utf8(bytes).is_err() => family(Family::Json),
         Some(b'{') => json(facts.shape, history, family(Family::Json).filter(Release::accepts_binary_json)),
-        Some(0x1a | 0x08) => current(),
+        Some(0x1a | 0x08) => v2(),
         Some(0x12) => match detect_v2_layout(bytes) {
             Some(layout) => releases.of_content_layout(layout),
-            None => current(),
+            None => v2(),
         },
         Some(0x0a) => match detect_v1_layout(bytes) {
             Some(layout) => unprobed(releases.of_content_layout(layout)),

@@ -188,7 +188,7 @@ impl Placement {
             (Family::Json, Command::Open(Open { exclusive: true, .. })) => Some(PROBE_TIMEOUT),
             // The client was sent the probe, as candidates of several generations are left: it answers it
             // soon, or is of those that do not.
-            (Family::ProtobufV1, _) => Some(self.policy.windows.silence),
+            (Family::ProtobufV1, _) => Some(self.policy.timeouts.silence),
             (Family::Json | Family::ProtobufV2, _) => None,
         }
     }
@@ -219,17 +219,7 @@ impl Placement {
 
 impl HeldCommand {
     fn enqueue(&mut self, command: Command) {
-        let payload = match &command {
-            Command::Relay { message, .. } | Command::ReplyOnBehalf { message, .. } => message.len(),
-            Command::Open(_)
-            | Command::Join(_)
-            | Command::Connect(_)
-            | Command::BecomeMember
-            | Command::TryAnother
-            | Command::RevertAssumption
-            | Command::Unlink => 0,
-        };
-        let bytes = self.bytes.saturating_add(size_of::<Command>()).saturating_add(payload);
+        let bytes = self.bytes.saturating_add(command.queued_bytes());
         if bytes <= MAX_WAITING {
             self.bytes = bytes;
             self.waiting.push(command);

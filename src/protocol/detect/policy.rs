@@ -15,7 +15,7 @@ pub struct Policy {
     /// The releases that a client may speak: at most one of each dialect.
     pub releases: ReleaseSet,
     /// Times to wait for evidence.
-    pub windows: DetectionTimeouts,
+    pub timeouts: DetectionTimeouts,
     /// Session descriptions and candidates are translated between the generations.
     pub transcode: bool,
     /// The clients that meet under one key.
@@ -31,7 +31,7 @@ impl Policy {
     pub fn new(releases: ReleaseSet) -> Self {
         Policy {
             releases,
-            windows: DetectionTimeouts::default(),
+            timeouts: DetectionTimeouts::default(),
             transcode: true,
             rooms: RoomPolicy::Shared,
             bridged: RoomPolicy::Shared,

@@ -32,7 +32,7 @@ pub enum ProtocolSetError {
     #[error("unknown protocol '{0}'; known are {names}", names = names().join(", "))]
     Unknown(String),
     /// The list has two releases of one dialect, whose clients send the same frames.
-    #[error("{0} and {1} are both {dialect}: clients cannot be told apart", dialect = .0.dialect())]
+    #[error("{0} and {1} are both {dialect}: their clients cannot be distinguished", dialect = .0.dialect())]
     SameDialect(Release, Release),
     /// The list is empty.
     #[error("no protocol is named; known are {names}", names = names().join(", "))]

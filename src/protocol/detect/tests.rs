@@ -38,7 +38,7 @@ fn names_of_v2() -> String {
     names(policy("auto").releases.of_family(Family::ProtobufV2))
 }
 
-/// One connection, and what it was told to do.
+/// One connection, and the outputs of its detector.
 struct Talk {
     conversation: ConnectionProtocol,
     start: Instant,
@@ -439,7 +439,7 @@ fn client_without_path_times_out_or_speaks_json() {
     talk.pong(1).until(59_999);
     assert_eq!(talk.did(), ["ping"]);
     talk.until(60_000);
-    assert_eq!(talk.did(), ["close Some(1008) no message told what this client wants"]);
+    assert_eq!(talk.did(), ["close Some(1008) the first message did not arrive in time"]);
     let mut talk = Talk::open("auto", "/");
     talk.frame(1, &hex("1a02080b"));
     assert_eq!(talk.did()[1], "close Some(4741) 4741: The key  is an empty string");

@@ -58,7 +58,7 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         Reason::TokenExpired => Close::new(1008, "the token has expired"),
         Reason::MessageTimeout => Close::new(1008, "the rest of a message did not arrive in time"),
         Reason::MessageTooBig => Close::new(1009, "the message is longer than this server allows"),
-        Reason::NoFirstFrame => Close::new(1008, "no message told what this client wants"),
+        Reason::NoFirstFrame => Close::new(1008, "the first message did not arrive in time"),
         Reason::ShuttingDown => Close::new(1001, "the server is shutting down"),
         Reason::Moved => Close::new(1012, "the room moves to another node, connect again"),
         Reason::Unreachable => Close::new(1013, "the room cannot be reached now, try again later"),

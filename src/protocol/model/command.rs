@@ -45,6 +45,21 @@ pub enum Command {
 }
 
 impl Command {
+    /// Returns the size of the command while it waits, in bytes: that of its payload and a fixed share.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let payload = match self {
+            Command::Relay { message, .. } | Command::ReplyOnBehalf { message, .. } => message.len(),
+            Command::Connect(connect) => connect.connected_to.len().saturating_mul(size_of::<u32>()),
+            Command::Open(_)
+            | Command::Join(_)
+            | Command::BecomeMember
+            | Command::TryAnother
+            | Command::RevertAssumption
+            | Command::Unlink => 0,
+        };
+        size_of::<Command>().saturating_add(payload)
+    }
+
     /// Returns true if the command may change the role of its peer in the room.
     pub const fn changes_role(&self) -> bool {
         match self {

@@ -110,6 +110,7 @@ impl Scrape {
         let parts = [
             self.server(),
             self.connections(),
+            self.callout(),
             self.rooms(),
             self.bridge(),
             self.activity(),
@@ -192,6 +193,34 @@ impl Scrape {
                 )
                 .with(&["side", "reason"], [] as [([&str; 2], u64); 0])
             },
+        ]
+    }
+
+    fn callout(&self) -> Vec<MetricFamily> {
+        let counts = &self.shared.telemetry.callout;
+        let clients = [("cached", &counts.cached), ("shared", &counts.shared), ("paused", &counts.paused)];
+        let questions = [
+            ("answered", &counts.answered),
+            ("failed", &counts.failed),
+            ("crowded_out", &counts.crowded_out),
+        ];
+        vec![
+            counter(
+                "sigver_auth_callout_questions",
+                "Questions to the program of --auth callout, by their result; crowded_out had no turn in time.",
+            )
+            .with(&["result"], questions.map(|(result, count)| ([result], count.get()))),
+            counter(
+                "sigver_auth_callout_clients",
+                "Clients without a question of their own: by an answer that was kept, by the question of another \
+                 one, or refused while the program is not asked.",
+            )
+            .with(&["by"], clients.map(|(by, count)| ([by], count.get()))),
+            gauge(
+                "sigver_auth_callout_paused",
+                "1 from the time at which the program of --auth callout did not answer until its next answer, else 0.",
+            )
+            .value(counts.is_paused()),
         ]
     }
 

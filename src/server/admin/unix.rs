@@ -23,12 +23,6 @@ const MAX_LINE: u64 = 200;
 /// Time between two attempts to open a socket that another server uses.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Mode of the socket: its user alone may connect.
-const SOCKET_MODE: u32 = 0o600;
-
-/// User id of root, which may ask as well.
-const ROOT: u32 = 0;
-
 /// A control socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct AdminSocket(UnixSocket);
@@ -42,8 +36,7 @@ impl AdminSocket {
     pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, UnixSocketError> {
         let mut first_error = None;
         for path in paths {
-            // A client that connects before the file has this mode is still checked by `is_authorized`.
-            match UnixSocket::bind(path, SOCKET_MODE).await {
+            match UnixSocket::bind_private(path).await {
                 Ok(socket) => return Ok(Some(AdminSocket(socket))),
                 Err(error) => {
                     let in_use = !matches!(error, UnixSocketError::Io { .. });
@@ -62,7 +55,7 @@ impl AdminSocket {
     async fn open_when_free(path: &Path) -> AdminSocket {
         loop {
             tokio::time::sleep(RETRY_INTERVAL).await;
-            if let Ok(socket) = UnixSocket::bind(path, SOCKET_MODE).await {
+            if let Ok(socket) = UnixSocket::bind_private(path).await {
                 return AdminSocket(socket);
             }
         }
@@ -87,7 +80,7 @@ impl AdminSocket {
         let mut failures = AcceptFailures::default();
         loop {
             match self.0.listener.accept().await {
-                Ok((stream, _)) if self.is_authorized(&stream) => {
+                Ok((stream, _)) if self.0.is_authorized(&stream) => {
                     let status = status.clone();
                     // A task for each request, so that a client that does not read delays no other.
                     tokio::spawn(async move {
@@ -102,11 +95,6 @@ impl AdminSocket {
                 }
             }
         }
-    }
-
-    /// Returns true if the client is the owner of the socket or root.
-    fn is_authorized(&self, stream: &UnixStream) -> bool {
-        stream.peer_cred().is_ok_and(|peer| [self.0.owner(), ROOT].contains(&peer.uid()))
     }
 }
 

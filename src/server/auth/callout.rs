@@ -1,24 +1,31 @@
-//! A program of the operator that decides about tokens, asked by HTTP; its answers are kept for a while.
+//! A program of the operator that decides about tokens, asked by HTTP.
+//!
+//! Clients with the same token wait for one answer, which is kept for a while. Questions have turns, which
+//! are shared fairly between the addresses of clients. While the program answers nothing, clients are refused
+//! at once.
+
+mod answer_cache;
+mod circuit_breaker;
+mod question_turns;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{self, HeaderMap};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use indexmap::IndexMap;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -30,17 +37,31 @@ use super::token_file::{TokenDigest, token_digest};
 use super::{AuthFileError, AuthRefusal};
 use crate::server::address_table::ClientNetwork;
 use crate::server::clock;
+use crate::server::log_limit::LogLimit;
+use crate::server::telemetry::CalloutCounts;
+use answer_cache::AnswerCache;
+use circuit_breaker::CircuitBreaker;
+use question_turns::QuestionTurns;
 
-/// Most questions at the same time; others wait, within the timeout.
-const MAX_QUESTIONS: usize = 64;
-/// Most questions for clients of one address at the same time: others are asked for meanwhile.
-const MAX_QUESTIONS_PER_ADDRESS: usize = MAX_QUESTIONS / 2;
-/// Most answers that are kept.
-const MAX_CACHED: usize = 10_000;
 /// Longest answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-/// Longest wait that a refused client is told, in seconds.
+/// Longest time after which a refused client is asked to try again, in seconds.
 const MAX_RETRY: u64 = 3600;
+
+/// Decision about a token.
+type Answer = Result<Grant, AuthRefusal>;
+
+/// End of a question.
+#[derive(Clone)]
+enum QuestionEnd {
+    /// The program answered, or failed to.
+    Answered(Answer),
+    /// The program was not asked, for lack of a turn of the address that asked for it.
+    NotAsked(AuthRefusal),
+}
+
+/// A question about a token, for which several clients can wait.
+type Question = watch::Receiver<Option<QuestionEnd>>;
 
 /// The program that decides.
 pub(super) struct Callout {
@@ -49,10 +70,18 @@ pub(super) struct Callout {
     port: u16,
     tls: Option<TlsConnector>,
     timeout: Duration,
-    cached_for: Duration,
-    questions: Semaphore,
-    by_address: AddressTurns,
-    cache: Mutex<AnswerCache>,
+    turns: Arc<QuestionTurns>,
+    state: Mutex<CalloutState>,
+    counts: Arc<CalloutCounts>,
+}
+
+struct CalloutState {
+    cache: AnswerCache,
+    /// The questions that have no answer yet, by the digests of their tokens.
+    open: HashMap<TokenDigest, Question>,
+    breaker: CircuitBreaker,
+    /// Lines about the beginning and the end of pauses.
+    lines: [LogLimit; 2],
 }
 
 impl fmt::Debug for Callout {
@@ -77,6 +106,8 @@ enum CalloutError {
     Connect(#[source] io::Error),
     #[error("it did not answer: {0}")]
     Http(#[from] hyper::Error),
+    #[error("there is no request to this URL: {0}")]
+    Request(#[from] hyper::http::Error),
     #[error("its answer is too long or broke off")]
     Body,
     #[error("its answer has status {0}, which is none of 200, 204, 401, 403 and 429")]
@@ -85,12 +116,35 @@ enum CalloutError {
     Json,
 }
 
+impl CalloutError {
+    /// Returns true if the program sent a response, and so is there.
+    const fn is_response(&self) -> bool {
+        match self {
+            CalloutError::Timeout
+            | CalloutError::Connect(_)
+            | CalloutError::Http(_)
+            | CalloutError::Request(_) => false,
+            CalloutError::Body | CalloutError::Status(_) | CalloutError::Json => true,
+        }
+    }
+}
+
+/// Returns the refusal of a client that may try again after this time.
+fn unavailable_for(left: Duration) -> AuthRefusal {
+    AuthRefusal::Unavailable(left.as_secs() + u64::from(left.subsec_nanos() > 0))
+}
+
 impl Callout {
     /// Prepares the questions to the program at this URL.
     ///
     /// # Errors
     /// The URL is invalid, or the system has no certificates for `https`.
-    pub(super) fn new(url: &str, timeout: Duration, cached_for: Duration) -> Result<Self, AuthFileError> {
+    pub(super) fn new(
+        url: &str,
+        timeout: Duration,
+        cached_for: Duration,
+        counts: &Arc<CalloutCounts>,
+    ) -> Result<Self, AuthFileError> {
         let url: Uri = url.parse().map_err(|_| AuthFileError::Url)?;
         let host = url.host().ok_or(AuthFileError::Url)?;
         // The user and password would be sent in `Host`, and nowhere else.
@@ -109,61 +163,163 @@ impl Callout {
             host,
             tls,
             timeout,
-            cached_for,
-            questions: Semaphore::new(MAX_QUESTIONS),
-            by_address: AddressTurns::default(),
-            cache: Mutex::default(),
+            turns: Arc::default(),
+            state: Mutex::new(CalloutState {
+                cache: AnswerCache::new(cached_for),
+                open: HashMap::new(),
+                breaker: CircuitBreaker::default(),
+                lines: <[LogLimit; 2]>::default(),
+            }),
+            counts: Arc::clone(counts),
         })
     }
 
-    /// Returns the rights of a token: those of an earlier answer, or asks for them. The client comes from
+    /// Returns the rights of a token: by an answer that is kept, or by the next one. The client comes from
     /// `network`, if that is known.
-    pub(super) async fn check(
-        &self,
-        token: &str,
-        network: Option<ClientNetwork>,
-    ) -> Result<Grant, AuthRefusal> {
+    pub(super) async fn check(self: &Arc<Self>, token: &str, network: Option<ClientNetwork>) -> Answer {
+        // A token with other characters than a header has is none that the program gave out.
+        let Ok(credentials) = HeaderValue::try_from(format!("Bearer {token}")) else {
+            return Err(AuthRefusal::InvalidToken);
+        };
         let digest = token_digest(token);
-        if let Some(answer) = self.cache.lock().get(&digest, clock::now()) {
-            return answer;
+        for _ in 0..2 {
+            let (mut question, is_own) = match self.question(&credentials, digest, network) {
+                Ok(question) => question,
+                Err(answer) => return answer,
+            };
+            let outcome = question.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+            match outcome {
+                Some(QuestionEnd::Answered(answer)) => return answer,
+                Some(QuestionEnd::NotAsked(refusal)) if is_own => return Err(refusal),
+                // For lack of a turn of another client's address: this one's may have one.
+                Some(QuestionEnd::NotAsked(_)) | None => {}
+            }
         }
-        let answer = match tokio::time::timeout(self.timeout, self.ask(token, network)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(self.unavailable(&error)),
-            Err(_) => return Err(self.unavailable(&CalloutError::Timeout)),
-        };
-        if !matches!(answer, Err(AuthRefusal::TooManyRequests(_))) {
-            self.cache.lock().insert(digest, answer.clone(), clock::now(), self.cached_for);
-        }
-        answer
+        Err(AuthRefusal::Unavailable(1))
     }
 
-    fn unavailable(&self, error: &CalloutError) -> AuthRefusal {
-        tracing::debug!(%error, "the program of --auth callout");
-        AuthRefusal::Unavailable
-    }
-
-    async fn ask(
-        &self,
-        token: &str,
+    /// Returns the open question about a token, and true if it was asked for this client.
+    ///
+    /// # Errors
+    /// The answer, if there is one without a question.
+    fn question(
+        self: &Arc<Self>,
+        credentials: &HeaderValue,
+        digest: TokenDigest,
         network: Option<ClientNetwork>,
-    ) -> Result<Result<Grant, AuthRefusal>, CalloutError> {
-        let turns = network.map(|network| self.by_address.of(network));
-        let _turn = match &turns {
-            Some(turns) => Some(turns.acquire().await.map_err(|_| CalloutError::Timeout)?),
-            None => None,
+    ) -> Result<(Question, bool), Answer> {
+        let state = &mut *self.state.lock();
+        let now = clock::now();
+        if let Some(answer) = state.cache.get(&digest, now) {
+            self.counts.cached.count();
+            return Err(answer);
+        }
+        // An error says that its task has ended.
+        if let Some(question) = state.open.get(&digest).filter(|question| question.has_changed().is_ok()) {
+            self.counts.shared.count();
+            return Ok((question.clone(), false));
+        }
+        if let Some(left) = state.breaker.time_left(network, now) {
+            self.counts.paused.count();
+            return Err(Err(unavailable_for(left)));
+        }
+        let (sender, question) = watch::channel(None);
+        state.open.insert(digest, question.clone());
+        let (this, credentials) = (Arc::clone(self), credentials.clone());
+        // A task of its own: others may wait when this client has disconnected.
+        tokio::spawn(async move {
+            let outcome = this.ask_in_turn(&credentials, network).await;
+            this.keep(digest, &outcome);
+            // Fails if all have disconnected.
+            let _ = sender.send(Some(outcome));
+        });
+        Ok((question, true))
+    }
+
+    /// Keeps the answer to a question, for which no client waits from now on.
+    fn keep(&self, digest: TokenDigest, outcome: &QuestionEnd) {
+        let state = &mut *self.state.lock();
+        if let QuestionEnd::Answered(answer) = outcome {
+            state.cache.insert(digest, answer, clock::now());
+        }
+        state.open.remove(&digest);
+    }
+
+    async fn ask_in_turn(&self, credentials: &HeaderValue, network: Option<ClientNetwork>) -> QuestionEnd {
+        let turn = tokio::time::timeout(self.timeout, self.turns.wait(network)).await;
+        let Some(_turn) = turn.ok().flatten() else {
+            self.counts.crowded_out.count();
+            return QuestionEnd::NotAsked(AuthRefusal::Unavailable(1));
         };
-        // Never closed.
-        let _permit = self.questions.acquire().await.map_err(|_| CalloutError::Timeout)?;
+        let asked = clock::now();
+        let allowed = self.state.lock().breaker.try_ask(network, asked, self.timeout);
+        if let Err(left) = allowed {
+            self.counts.paused.count();
+            return QuestionEnd::NotAsked(unavailable_for(left));
+        }
+        let answer = tokio::time::timeout(self.timeout, self.ask(credentials)).await;
+        QuestionEnd::Answered(match answer.unwrap_or(Err(CalloutError::Timeout)) {
+            Ok(answer) => {
+                self.counts.answered.count();
+                self.on_response();
+                answer
+            }
+            Err(error) => {
+                self.counts.failed.count();
+                tracing::debug!(%error, "the program of --auth callout");
+                Err(match error.is_response() {
+                    true => {
+                        self.on_response();
+                        AuthRefusal::Unavailable(1)
+                    }
+                    false => self.on_silence(&error, asked),
+                })
+            }
+        })
+    }
+
+    /// Takes note that the program is there.
+    fn on_response(&self) {
+        let now = clock::now();
+        let state = &mut *self.state.lock();
+        // Also if there is no pause: it may be that of the settings before a reload.
+        self.counts.set_paused(false);
+        if state.breaker.on_answer(now) {
+            let [_, line] = &mut state.lines;
+            if line.count(now).is_some() {
+                tracing::info!("the program of --auth callout answers again");
+            }
+        }
+    }
+
+    /// Takes note that the program did not answer a question of the time `asked`. Returns the refusal of the
+    /// client.
+    fn on_silence(&self, error: &CalloutError, asked: Instant) -> AuthRefusal {
+        let now = clock::now();
+        let state = &mut *self.state.lock();
+        let Some(pause) = state.breaker.on_failure(asked, now) else { return AuthRefusal::Unavailable(1) };
+        self.counts.set_paused(true);
+        let [line, _] = &mut state.lines;
+        if let Some(pauses) = line.count(now) {
+            let pause_s = pause.as_secs();
+            tracing::warn!(
+                %error, pause_s, pauses,
+                "the program of --auth callout does not answer: it is not asked for a while, and new clients get 503"
+            );
+        }
+        unavailable_for(pause)
+    }
+
+    async fn ask(&self, credentials: &HeaderValue) -> Result<Answer, CalloutError> {
         let stream =
             TcpStream::connect((self.host.as_str(), self.port)).await.map_err(CalloutError::Connect)?;
         match &self.tls {
-            None => self.ask_on(stream, token).await,
+            None => self.ask_on(stream, credentials).await,
             Some(tls) => {
                 let name = ServerName::try_from(self.host.clone())
                     .map_err(|error| CalloutError::Connect(io::Error::other(error)))?;
                 let stream = tls.connect(name, stream).await.map_err(CalloutError::Connect)?;
-                self.ask_on(stream, token).await
+                self.ask_on(stream, credentials).await
             }
         }
     }
@@ -171,19 +327,17 @@ impl Callout {
     async fn ask_on<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: S,
-        token: &str,
-    ) -> Result<Result<Grant, AuthRefusal>, CalloutError> {
+        credentials: &HeaderValue,
+    ) -> Result<Answer, CalloutError> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let exchange = async {
             let target = self.url.path_and_query().map_or("/", |target| target.as_str());
             let request = Request::get(target)
                 .header(header::HOST, self.url.authority().map_or("", |authority| authority.as_str()))
-                .header(header::AUTHORIZATION, format!("Bearer {token}"))
+                .header(header::AUTHORIZATION, credentials)
                 .header(header::ACCEPT, "application/json")
                 .header(header::CONNECTION, "close")
-                .body(Empty::<Bytes>::new());
-            // A token with other characters than a header has is none that the program gave out.
-            let Ok(request) = request else { return Ok(Err(AuthRefusal::InvalidToken)) };
+                .body(Empty::<Bytes>::new())?;
             read_answer(sender.send_request(request).await?).await
         };
         let mut exchange = std::pin::pin!(exchange);
@@ -195,28 +349,9 @@ impl Callout {
     }
 }
 
-/// The questions of each address, which take turns.
-#[derive(Default)]
-struct AddressTurns(Mutex<HashMap<ClientNetwork, Weak<Semaphore>>>);
-
-impl AddressTurns {
-    /// Returns the turns of an address, which are forgotten when no question has them any more.
-    fn of(&self, network: ClientNetwork) -> Arc<Semaphore> {
-        let mut known = self.0.lock();
-        if let Some(turns) = known.get(&network).and_then(Weak::upgrade) {
-            return turns;
-        }
-        // Questions are few, and each has one entry at most.
-        known.retain(|_, turns| turns.strong_count() > 0);
-        let turns = Arc::new(Semaphore::new(MAX_QUESTIONS_PER_ADDRESS));
-        known.insert(network, Arc::downgrade(&turns));
-        turns
-    }
-}
-
 async fn read_answer<B: hyper::body::Body<Data = Bytes> + Unpin>(
     response: Response<B>,
-) -> Result<Result<Grant, AuthRefusal>, CalloutError>
+) -> Result<Answer, CalloutError>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -239,7 +374,7 @@ where
     }
 }
 
-/// Returns the seconds after which a client may try again.
+/// Returns the seconds after which a client may try again, by a response.
 fn retry_after(headers: &HeaderMap) -> u64 {
     let value = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     value.unwrap_or(1).clamp(1, MAX_RETRY)
@@ -260,75 +395,13 @@ fn connector() -> Result<TlsConnector, AuthFileError> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The answers that are kept, by the digests of their tokens.
-#[derive(Default)]
-struct AnswerCache(IndexMap<TokenDigest, (Instant, Result<Grant, AuthRefusal>)>);
-
-impl AnswerCache {
-    fn get(&self, digest: &TokenDigest, now: Instant) -> Option<Result<Grant, AuthRefusal>> {
-        let (until, answer) = self.0.get(digest)?;
-        let is_current = *until > now && !matches!(answer, Ok(grant) if grant.has_expired());
-        is_current.then(|| answer.clone())
-    }
-
-    fn insert(
-        &mut self,
-        digest: TokenDigest,
-        answer: Result<Grant, AuthRefusal>,
-        now: Instant,
-        length: Duration,
-    ) {
-        if length.is_zero() {
-            return;
-        }
-        if self.0.len() >= MAX_CACHED {
-            self.0.retain(|_, (until, _)| *until > now);
-            // Half of them, so that this is not done with each.
-            self.0.truncate(MAX_CACHED / 2);
-        }
-        self.0.insert(digest, (now + length, answer));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn cache_is_bounded_and_forgets() {
-        let (now, length, mut cache) = (Instant::now(), Duration::from_secs(60), AnswerCache::default());
-        let answer = Ok(Grant::new(["*".to_owned()], None));
-        for number in 0..2 * MAX_CACHED {
-            cache.insert(token_digest(&number.to_string()), answer.clone(), now, length);
-            assert!(cache.0.len() <= MAX_CACHED);
-        }
-        let last = token_digest(&(2 * MAX_CACHED - 1).to_string());
-        assert_eq!(cache.get(&last, now), Some(answer.clone()));
-        assert_eq!(cache.get(&last, now + length), None);
-        let off = token_digest("x");
-        cache.insert(off, answer, now, Duration::ZERO);
-        assert_eq!(cache.get(&off, now), None);
-    }
-
-    #[test]
-    fn address_has_half_of_the_questions_and_is_forgotten() {
-        let turns = AddressTurns::default();
-        let networks = ["192.0.2.1", "192.0.2.2", "2001:db8::1"];
-        let [one, other, third] =
-            networks.map(|address| ClientNetwork::from(address.parse::<std::net::IpAddr>().unwrap()));
-        let of_one = turns.of(one);
-        let held: Vec<_> = std::iter::from_fn(|| Arc::clone(&of_one).try_acquire_owned().ok()).collect();
-        assert_eq!(held.len(), MAX_QUESTIONS / 2);
-        assert!(turns.of(one).try_acquire().is_err() && turns.of(other).try_acquire().is_ok());
-        drop((held, of_one));
-        turns.of(third);
-        assert_eq!(turns.0.lock().len(), 1);
-        assert!(turns.of(one).try_acquire().is_ok());
-    }
-
-    #[test]
     fn urls_are_checked() {
-        let new = |url: &str| Callout::new(url, Duration::from_secs(1), Duration::ZERO);
+        let new = |url: &str| Callout::new(url, Duration::from_secs(1), Duration::ZERO, &Arc::default());
         for url in ["http://localhost:9000/auth?x=1", "http://[::1]/a", "http://h"] {
             assert!(new(url).is_ok(), "{url}");
         }

@@ -155,7 +155,7 @@ fn secret(file: &[u8]) -> Result<VerifyingKey, AuthFileError> {
 const PUBLIC: [&[u8]; 7] =
     [b"{", b"ssh-", b"ecdsa-", b"sk-ssh-", b"sk-ecdsa-", b"---- BEGIN", b"LS0tLS1CRUdJTi"];
 
-/// Returns why the text is no secret: whoever knows a public key could sign with it.
+/// Returns why the text is no secret: anyone who knows a public key could sign with it.
 fn no_secret(text: &[u8]) -> Option<&'static str> {
     let is_public = PUBLIC.iter().any(|beginning| text.trim_ascii_start().starts_with(beginning))
         || is_der(text)

@@ -19,6 +19,7 @@ use crate::config::{AuthConfig, AuthMethod};
 use crate::server::address_table::ClientNetwork;
 use crate::server::refusals::RefusalCause;
 use crate::server::regular_file;
+use crate::server::telemetry::CalloutCounts;
 use callout::Callout;
 pub(crate) use grant::Grant;
 use jwt::JwtVerifier;
@@ -114,8 +115,8 @@ pub(crate) enum AuthRefusal {
     ForbiddenKey,
     /// A client that asks too often, and may try again after this many seconds.
     TooManyRequests(u64),
-    /// The program that decides does not answer.
-    Unavailable,
+    /// The program that decides does not answer, and the client may try again after this many seconds.
+    Unavailable(u64),
 }
 
 impl AuthRefusal {
@@ -127,7 +128,7 @@ impl AuthRefusal {
             AuthRefusal::ExpiredToken => RefusalCause::ExpiredToken,
             AuthRefusal::NoKeys | AuthRefusal::ForbiddenKey => RefusalCause::ForbiddenKey,
             AuthRefusal::TooManyRequests(_) => RefusalCause::TooManyTokenRequests,
-            AuthRefusal::Unavailable => RefusalCause::AuthUnavailable,
+            AuthRefusal::Unavailable(_) => RefusalCause::AuthUnavailable,
         }
     }
 }
@@ -146,7 +147,7 @@ pub(crate) struct Verifier(VerifierKind);
 enum VerifierKind {
     TokenFile(TokenFile),
     Jwt(JwtVerifier),
-    Callout(Box<Callout>),
+    Callout(Arc<Callout>),
 }
 
 impl Verifier {
@@ -154,8 +155,11 @@ impl Verifier {
     ///
     /// # Errors
     /// Also if the file of tokens has none: it may be about to be written, and all clients would be refused.
-    pub(crate) fn load_again(config: &AuthConfig) -> Result<Option<Self>, AuthError> {
-        let verifier = Self::load(config)?;
+    pub(crate) fn load_again(
+        config: &AuthConfig,
+        counts: &Arc<CalloutCounts>,
+    ) -> Result<Option<Self>, AuthError> {
+        let verifier = Self::load(config, counts)?;
         match (&verifier, &config.method) {
             (Some(Verifier(VerifierKind::TokenFile(file))), AuthMethod::TokenFile(path))
                 if file.is_empty() =>
@@ -166,11 +170,12 @@ impl Verifier {
         }
     }
 
-    /// Returns what decides by this configuration; `None` if every client may connect. Reads files.
+    /// Returns what decides by this configuration; `None` if every client may connect. Reads files. Questions
+    /// to a program are counted in `counts`.
     ///
     /// # Errors
     /// A file cannot be read or used, or the URL is invalid.
-    pub(crate) fn load(config: &AuthConfig) -> Result<Option<Self>, AuthError> {
+    pub(crate) fn load(config: &AuthConfig, counts: &Arc<CalloutCounts>) -> Result<Option<Self>, AuthError> {
         Ok(Some(Verifier(match &config.method {
             AuthMethod::None => return Ok(None),
             AuthMethod::TokenFile(path) => {
@@ -189,8 +194,8 @@ impl Verifier {
                 VerifierKind::Jwt(jwt.map_err(|source| AuthError::Content { path: path.clone(), source })?)
             }
             AuthMethod::Callout(url) => {
-                let callout = Callout::new(url, config.callout_timeout, config.callout_cache);
-                VerifierKind::Callout(Box::new(callout.map_err(AuthError::Callout)?))
+                let callout = Callout::new(url, config.callout_timeout, config.callout_cache, counts);
+                VerifierKind::Callout(Arc::new(callout.map_err(AuthError::Callout)?))
             }
         })))
     }

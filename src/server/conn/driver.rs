@@ -215,7 +215,7 @@ impl<T: Transport, G> Driver<T, G> {
             if cause.is_none() && self.deadline() <= now {
                 let is_silent = self.protocol.awaits_first_frame();
                 self.protocol.on_timeout(now, &mut outputs);
-                if is_silent && outputs.iter().any(|output| output.close_code() == Some(1008)) {
+                if is_silent && outputs.iter().any(|output| output.close_code().is_some()) {
                     trigger = CloseTrigger::FirstFrameTimeout;
                 }
                 match self.ping_timer.poll(now) {
@@ -311,10 +311,11 @@ impl<T: Transport, G> Driver<T, G> {
                 }
                 Outbox::recycle(std::mem::take(events));
             }
-            // No sign of life: the rest may never come.
-            Wake::Incoming(Incoming::Partial) => {}
             Wake::Incoming(incoming) => {
-                self.ping_timer.on_activity(now);
+                // A begun message is no activity: the rest may never arrive.
+                if !matches!(incoming, Incoming::Partial) {
+                    self.ping_timer.on_activity(now);
+                }
                 match incoming {
                     Incoming::Message(message) => {
                         self.membership.count_message(message.len(), now);

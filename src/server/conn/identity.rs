@@ -107,10 +107,29 @@ impl CloseTrigger {
             Reason::TooManyMembers => CloseTrigger::MemberLimit,
             Reason::TooManyJoiners => CloseTrigger::JoinerLimit,
             Reason::MemberKept => CloseTrigger::MemberKept,
-            Reason::Moved | Reason::Unreachable => CloseTrigger::Dialect,
             Reason::KeyForbidden => CloseTrigger::ForbiddenKey,
             Reason::TokenExpired => CloseTrigger::TokenExpired,
-            _ => CloseTrigger::MemoryLimit,
+            Reason::Overloaded => CloseTrigger::MemoryLimit,
+            Reason::SlowConsumer => CloseTrigger::SlowConsumer,
+            Reason::MessageTimeout => CloseTrigger::MessageTimeout,
+            Reason::MessageTooBig => CloseTrigger::MessageTooBig,
+            Reason::NoFirstFrame => CloseTrigger::FirstFrameTimeout,
+            Reason::ShuttingDown => CloseTrigger::Shutdown,
+            Reason::Moved
+            | Reason::Unreachable
+            | Reason::KeyEmpty
+            | Reason::KeyTooLong
+            | Reason::KeyTaken
+            | Reason::KeyUnknown
+            | Reason::DecodeError(_)
+            | Reason::UnknownMessage
+            | Reason::WrongFrameKind
+            | Reason::EmptyContent { .. }
+            | Reason::UnknownRecipient
+            | Reason::RecipientGone
+            | Reason::NotJoined
+            | Reason::Unresponsive
+            | Reason::Replaced => CloseTrigger::Dialect,
         }
     }
 

@@ -148,6 +148,15 @@ impl Shared {
         None
     }
 
+    /// Returns true if another node of the cluster has the address of this one, which takes no clients then:
+    /// none of its rooms would last.
+    pub(in crate::server) fn is_replaced(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        return self.cluster.get().is_some_and(|node| node.is_replaced());
+        #[cfg(not(feature = "cluster"))]
+        false
+    }
+
     /// Returns a line that says that new clients are served, as far as a cluster is concerned.
     ///
     /// # Errors

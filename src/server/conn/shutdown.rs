@@ -11,8 +11,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::protocol::model::PeerId;
 use crate::server::clock;
 
-/// Time for the first request of connections that were accepted before the drain. Their clients were promised
-/// a server, and another one that has taken over cannot serve these connections.
+/// Time for the first request of connections that were accepted before the drain. Only this
+/// process can serve them, also if another one has the port by now.
 const ADMISSION_GRACE: Duration = Duration::from_secs(1);
 
 /// The end of a server.
@@ -45,14 +45,14 @@ impl DrainWindow {
 
 impl Shutdown {
     /// Begins the drain: connections are closed within `length`.
-    pub(super) fn begin_draining(&self, length: Duration) {
+    pub fn begin_draining(&self, length: Duration) {
         self.window.get_or_init(|| DrainWindow { begin: clock::now(), length });
         self.draining.cancel();
         self.tasks.close();
     }
 
     /// Begins the end: all connections close at once.
-    pub(super) fn begin_closing(&self) {
+    pub fn begin_closing(&self) {
         self.draining.cancel();
         self.closing.cancel();
         self.tasks.close();

@@ -15,10 +15,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
 use crate::config::{ProxyProtocol, TrustedProxies};
-use crate::server::admission::ConnectionPermit;
+use crate::server::admission::{ConnectionPermit, ConnectionRefusal};
 use crate::server::clock;
 use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared, connection_span};
-use crate::server::http::{self, HEALTHCHECK_START, Routes, UpgradeTarget};
+use crate::server::http::{self, GrantedUpgrade, HEALTHCHECK_START, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
 use crate::server::proxy_protocol::{self, ReportedSource};
@@ -34,7 +34,7 @@ use crate::server::transport::ws::Socket;
 /// ask.
 const FIRST_FRAME_PAUSE: Duration = Duration::from_millis(2);
 
-/// Number of bytes that a TLS handshake holds at most: its longest message, and the state beside it.
+/// Number of bytes that a TLS handshake holds at most: its longest message, and its state.
 const TLS_HANDSHAKE: usize = 68 * 1024;
 
 /// Access to a gateway for connections that were accepted elsewhere: on a socket of another kind, or within
@@ -61,6 +61,9 @@ impl StreamAcceptor {
         }
         let endpoint =
             ClientEndpoint { remote, tls: false, behind_proxy: self.frontend.proxies.contains(remote) };
+        if self.frontend.shared.is_replaced() {
+            return self.frontend.shared.admission.refuse(ConnectionRefusal::Replaced, stream);
+        }
         match self.frontend.admit(endpoint) {
             Ok(alive) => {
                 let task = Arc::clone(&self.frontend).serve_http(stream, endpoint, alive);
@@ -120,21 +123,30 @@ impl Frontend {
 
     fn accept(self: &Arc<Self>, stream: AcceptedStream) {
         let endpoint = self.endpoint(&stream);
+        if self.shared.is_replaced() {
+            return self.refuse(ConnectionRefusal::Replaced, stream, endpoint);
+        }
         if self.proxy_protocol != ProxyProtocol::Off {
             return self.accept_proxied(stream, endpoint);
         }
         self.accept_from(stream, endpoint);
     }
 
+    /// Answers a new connection that is refused.
+    fn refuse(&self, cause: ConnectionRefusal, stream: AcceptedStream, endpoint: ClientEndpoint) {
+        match stream {
+            AcceptedStream::Unix(stream) => self.shared.admission.refuse(cause, stream),
+            AcceptedStream::Tcp(stream, _) if !endpoint.tls => self.shared.admission.refuse(cause, stream),
+            // There is no response without a handshake, which costs more than all else.
+            AcceptedStream::Tcp(..) => {}
+        }
+    }
+
     /// Accepts a connection whose other end is known.
     fn accept_from(self: &Arc<Self>, stream: AcceptedStream, endpoint: ClientEndpoint) {
-        let admission = &self.shared.admission;
-        match (self.admit(endpoint), stream) {
-            (Ok(alive), stream) => self.spawn(Arc::clone(self).handle_stream(stream, endpoint, alive)),
-            (Err(kind), AcceptedStream::Unix(stream)) => admission.refuse(kind, stream),
-            (Err(kind), AcceptedStream::Tcp(stream, _)) if !endpoint.tls => admission.refuse(kind, stream),
-            // There is no response without a handshake, which costs more than all else.
-            (Err(_), AcceptedStream::Tcp(..)) => {}
+        match self.admit(endpoint) {
+            Ok(alive) => self.spawn(Arc::clone(self).handle_stream(stream, endpoint, alive)),
+            Err(kind) => self.refuse(kind.into(), stream, endpoint),
         }
     }
 
@@ -154,41 +166,52 @@ impl Frontend {
                     false => Ok(Err(RefusalCause::MissingProxyHeader)),
                 }
             };
-            let timeout = this.routes.head_timeout.get();
-            let header = tokio::select! {
-                header = tokio::time::timeout(timeout, header) => header,
-                () = this.shared.shutdown.admission_over() => return,
-            };
-            let refuse = |cause| this.shared.refusals.refuse(cause, proxy, None);
+            let timeout = (this.routes.head_timeout.get(), LimitKind::HeadTimeout);
+            let Some(header) = this.receive_start(header, timeout, proxy).await else { return };
             match header {
-                Ok(Ok(Ok(None))) => this.handle_stream(stream, proxy, alive).await,
-                Ok(Ok(Ok(Some(ReportedSource::Proxy)))) => {
+                Ok(Ok(None)) => this.handle_stream(stream, proxy, alive).await,
+                Ok(Ok(Some(ReportedSource::Proxy))) => {
                     // Who is not named has no address: what it says about itself in HTTP is not of the proxy.
                     let unnamed = ClientEndpoint { remote: None, behind_proxy: false, ..proxy };
                     this.handle_stream(stream, unnamed, alive).await;
                 }
-                Ok(Ok(Ok(Some(ReportedSource::Client(remote))))) => {
+                Ok(Ok(Some(ReportedSource::Client(remote)))) => {
                     let remote = Some(remote);
                     let behind_proxy = this.proxies.contains(remote);
                     // The address of the client is admitted in place of that of the proxy.
                     drop(alive);
                     this.accept_from(stream, ClientEndpoint { remote, behind_proxy, ..proxy });
                 }
-                Ok(Ok(Err(cause))) => {
-                    refuse(cause);
+                Ok(Err(cause)) => {
+                    this.shared.refusals.refuse(cause, proxy, None);
                     if !proxy.tls {
                         reject(stream, cause).await;
                     }
                 }
-                Ok(Err(_)) => {
-                    tracing::debug!(remote = this.remote(proxy), "connection ended before its first byte");
-                }
                 Err(_) => {
-                    this.shared.telemetry.count_limit(LimitKind::HeadTimeout);
-                    refuse(RefusalCause::Timeout);
+                    tracing::debug!(remote = this.remote(proxy), "connection ended before its first byte");
                 }
             }
         }));
+    }
+
+    /// Receives the start of a connection from `peer`. Returns `None`, and counts and logs it, if that takes
+    /// longer than its limit, or if the server stops before.
+    async fn receive_start<T>(
+        &self,
+        start: impl Future<Output = T>,
+        (timeout, limit): (Duration, LimitKind),
+        peer: ClientEndpoint,
+    ) -> Option<T> {
+        let received = tokio::select! {
+            received = tokio::time::timeout(timeout, start) => received,
+            () = self.shared.shutdown.admission_over() => return None,
+        };
+        if received.is_err() {
+            self.shared.telemetry.count_limit(limit);
+            self.shared.refusals.refuse(RefusalCause::Timeout, peer, None);
+        }
+        received.ok()
     }
 
     /// Admits a connection, or counts, logs and returns the limit that it would exceed.
@@ -268,14 +291,12 @@ impl Frontend {
             let charged = ChargedStream::new(stream, &self.shared.memory, &self.shared.telemetry);
             io::Result::Ok(TlsStart::Open(Box::new(charged)))
         };
-        let handshake = tokio::select! {
-            handshake = tokio::time::timeout(self.tls_timeout.get(), handshake) => handshake,
-            () = self.shared.shutdown.admission_over() => return,
-        };
+        let timeout = (self.tls_timeout.get(), LimitKind::TlsTimeout);
+        let Some(handshake) = self.receive_start(handshake, timeout, endpoint).await else { return };
         let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {
-            Ok(Ok(TlsStart::Open(stream))) => self.serve_http(*stream, endpoint, alive).await,
-            Ok(Ok(TlsStart::Refused(stream, cause, is_healthcheck))) => {
+            Ok(TlsStart::Open(stream)) => self.serve_http(*stream, endpoint, alive).await,
+            Ok(TlsStart::Refused(stream, cause, is_healthcheck)) => {
                 // It cannot know whether the port has TLS, and asks again with TLS.
                 if !is_healthcheck {
                     refuse(cause);
@@ -283,20 +304,16 @@ impl Frontend {
                 http::reject(stream, cause).await;
             }
             // As load balancers check whether a port is open.
-            Ok(Ok(TlsStart::Ended)) => {
+            Ok(TlsStart::Ended) => {
                 tracing::debug!(remote = self.remote(endpoint), "connection ended before its first byte");
             }
             // Counted by its limit.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => {}
-            Ok(Err(error)) => {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {}
+            Err(error) => {
                 let cause = handshake_failure(&error);
                 let (remote, error): (_, &dyn std::error::Error) = (self.remote(endpoint), &error);
                 tracing::debug!(remote, error, "connection ended: the TLS handshake failed");
                 refuse(cause);
-            }
-            Err(_) => {
-                self.shared.telemetry.count_limit(LimitKind::TlsTimeout);
-                refuse(RefusalCause::Timeout);
             }
         }
     }
@@ -314,9 +331,7 @@ impl Frontend {
     ) {
         let Frontend { shared, routes, max_message, .. } = &*self;
         let upgraded = http::serve(stream, endpoint, Arc::clone(routes), alive.0.clone()).await;
-        let Some(http::Upgraded { mut stream, mut response, prefetched, target, client, permit, grant }) =
-            upgraded
-        else {
+        let Some(http::Upgraded { mut stream, prefetched, granted }) = upgraded else {
             tracing::debug!(
                 remote = self.remote(endpoint),
                 tls = endpoint.tls,
@@ -324,14 +339,14 @@ impl Frontend {
             );
             return;
         };
-        let endpoint = client;
+        let GrantedUpgrade { mut response, target, client: endpoint, permit, grant } = granted;
         if let Some(permit) = permit {
             alive.1 = permit;
         }
         let shared = Arc::clone(shared);
         let pause = match &target {
             UpgradeTarget::Room(_) => shared.policy.sends_first().then_some(FIRST_FRAME_PAUSE),
-            // A pipe has no time to lose: its deadlines run, and its other end may close.
+            // Without a pause: the deadlines of a pipe run already, and its other end may close.
             UpgradeTarget::Signaller(..) => Some(Duration::ZERO),
         };
         if let Some(pause) = pause {

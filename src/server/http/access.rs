@@ -178,13 +178,12 @@ impl Refused {
                 (StatusCode::FORBIDDEN, "403 Forbidden: the token is not for this key\n")
             }
             AuthRefusal::TooManyRequests(_) => (StatusCode::TOO_MANY_REQUESTS, TOO_OFTEN),
-            AuthRefusal::Unavailable => {
+            AuthRefusal::Unavailable(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "503 Service Unavailable: tokens cannot be checked now\n")
             }
         };
         let retry_after = match refusal {
-            AuthRefusal::TooManyRequests(seconds) => Some(seconds),
-            AuthRefusal::Unavailable => Some(1),
+            AuthRefusal::TooManyRequests(seconds) | AuthRefusal::Unavailable(seconds) => Some(seconds),
             _ => None,
         };
         let mut refused = Refused::new(refusal.cause(), status, text);

@@ -127,8 +127,8 @@ fn try_upgrade(bytes: &[u8], routes: &Routes) -> Option<FirstRead> {
     })
 }
 
-/// Number of frames that the requests of one read are counted as.
-const MAX_REQUESTS_PER_READ: usize = 24;
+/// Frames that the requests of one read are counted as.
+const FRAMES_PER_READ: usize = 24;
 
 /// A stream whose first bytes were read already, and are read again.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
                 // Many requests, or a part of a body.
                 true => {
                     let length = buffer.filled().len() - before;
-                    self.turn.spend(MAX_REQUESTS_PER_READ, length);
+                    self.turn.spend(FRAMES_PER_READ, length);
                     if self.charge.on_received(length).is_err() {
                         self.telemetry.count_limit(LimitKind::Memory);
                         return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));

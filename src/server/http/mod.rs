@@ -52,6 +52,7 @@ use body::ResponseBody;
 use fast_upgrade::{FirstRead, Rewind};
 pub(crate) use misdirected::{HEALTHCHECK_START, detect_on_tls_port, reject};
 use receive_charge::{discard, headers_size};
+use signaller_admission::match_path;
 use sse::SseRoute;
 pub(crate) use sse::SseService;
 
@@ -71,10 +72,16 @@ const UPGRADE_BODY: &str = "400 Bad Request: a request for a WebSocket has no bo
 pub(crate) struct Upgraded<S> {
     /// The stream behind the handshake.
     pub(crate) stream: S,
-    /// The response that grants the WebSocket, still to be sent.
-    pub(crate) response: Vec<u8>,
     /// Bytes received after the request.
     pub(crate) prefetched: Bytes,
+    pub(crate) granted: GrantedUpgrade,
+}
+
+/// An upgrade that is granted to a client.
+#[derive(Debug)]
+pub(crate) struct GrantedUpgrade {
+    /// The response that grants the WebSocket, still to be sent.
+    pub(crate) response: Vec<u8>,
     /// Purpose of the WebSocket.
     pub(crate) target: UpgradeTarget,
     /// The client's end, which may be another than the connection's.
@@ -145,15 +152,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         () = routes.shutdown.admission_over() => return None,
     };
     match first {
-        FirstRead::Upgrade { response, prefetched, target } => Some(Upgraded {
-            stream,
-            response,
-            prefetched,
-            target,
-            client: endpoint,
-            permit: None,
-            grant: None,
-        }),
+        FirstRead::Upgrade { response, prefetched, target } => {
+            let granted = GrantedUpgrade { response, target, client: endpoint, permit: None, grant: None };
+            Some(Upgraded { stream, prefetched, granted })
+        }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => match Rewind::new(prefetched, stream, &routes) {
             Ok(stream) => Box::pin(serve_http(stream, endpoint, routes, alive)).await,
@@ -244,7 +246,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         })
         .await
     };
-    let Some(Granted { response, target, client, permit, grant }) = service.granted.lock().take() else {
+    let Some(granted) = service.granted.lock().take() else {
         if !finished && service.streams.started.load(Ordering::Relaxed) {
             // The last event of the stream is still to be delivered.
             Pin::new(&mut connection).graceful_shutdown();
@@ -259,7 +261,7 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         true => parts.read_buf,
         false => [parts.read_buf, prefetched].concat().into(),
     };
-    Some(Upgraded { stream, response, prefetched, target, client, permit, grant })
+    Some(Upgraded { stream, prefetched, granted })
 }
 
 /// The event streams of one connection.
@@ -280,21 +282,11 @@ impl StreamLifecycle {
     }
 }
 
-/// An upgrade that was granted, with its response.
-#[derive(Debug)]
-struct Granted {
-    response: Vec<u8>,
-    target: UpgradeTarget,
-    client: ClientEndpoint,
-    permit: Option<ConnectionPermit>,
-    grant: Option<Box<Grant>>,
-}
-
 /// The requests of one connection.
 #[derive(Debug)]
 struct HttpService {
     /// The upgrade that was granted.
-    granted: Mutex<Option<Granted>>,
+    granted: Mutex<Option<GrantedUpgrade>>,
     /// Notified when an upgrade is granted.
     upgrade: Notify,
     /// True once a client of an event stream sent by this connection.
@@ -347,12 +339,13 @@ impl HttpService {
         self.respond(request, client, charge).await
     }
 
-    /// Returns the rights of the client that sent a request; `None` if all clients have all. `is_counted` is
-    /// true if the rate of its address was counted for this request.
+    /// Returns the rights of the client that sent a request, for the relay if it is `relayed`; `None` if all
+    /// clients have all. `is_counted` is true if the rate of its address was counted for this request.
     async fn authenticate(
         &self,
         token: Option<&RequestToken>,
         request: &Request<Incoming>,
+        relayed: Option<&Endpoint>,
         client: ClientEndpoint,
         is_counted: bool,
     ) -> Result<Option<Box<Grant>>, Refused> {
@@ -361,9 +354,7 @@ impl HttpService {
             return Err(Refused::by_rate());
         }
         let Some(access) = &self.routes.access else { return Ok(None) };
-        let signaller = self.routes.signaller.as_ref();
-        let relayed = signaller.and_then(|signaller| relayed(signaller, request));
-        access.authenticate(token, request.uri().path(), relayed.as_ref(), request.headers(), client).await
+        access.authenticate(token, request.uri().path(), relayed, request.headers(), client).await
     }
 
     /// Counts a response that refuses what was asked for.
@@ -425,7 +416,7 @@ impl HttpService {
                 SseRoute::NotAnEventStream => {}
                 SseRoute::Respond(response) => return response,
                 SseRoute::Open(variant, first) => {
-                    let granted = self.authenticate(token.as_ref(), &request, client, false).await;
+                    let granted = self.authenticate(token.as_ref(), &request, None, client, false).await;
                     let client = match granted {
                         Ok(grant) => AdmittedClient { endpoint: client, grant },
                         Err(refused) => return refused.into_response(),
@@ -444,30 +435,37 @@ impl HttpService {
         if let Some(response) = upgrade::health_check(&request, self.routes.websockets) {
             return response.map(ResponseBody::Full);
         }
-        let origin_is_listed = access.is_some_and(AccessControl::checks_origins);
+        let is_upgrade = upgrade::is_upgrade(&request);
         let signaller = self.routes.signaller.as_ref();
-        let admitted = access.filter(|_| upgrade::is_upgrade(&request)).map(|access| access.admit(client));
+        let relay = signaller.map(|signaller| (signaller, match_path(signaller, request.uri().path())));
+        let relayed = relay.as_ref().and_then(|(_, path)| path.as_ref().ok()?.as_ref());
+        let admitted = access.filter(|_| is_upgrade).map(|access| access.admit(client));
         let permit = match admitted.transpose() {
             Ok(permit) => permit.flatten(),
             Err(refused) => return refused.into_response(),
         };
-        let is_counted = client.behind_proxy && upgrade::is_upgrade(&request);
-        let is_relayed = signaller.is_some_and(|signaller| relayed(signaller, &request).is_some());
-        let grant = match is_relayed || self.routes.websockets && upgrade::is_upgrade(&request) {
-            true => self.authenticate(token.as_ref(), &request, client, is_counted).await,
+        let grant = match relayed.is_some() || self.routes.websockets && is_upgrade {
+            true => {
+                let is_counted = client.behind_proxy && is_upgrade;
+                self.authenticate(token.as_ref(), &request, relayed, client, is_counted).await
+            }
             false => Ok(None),
         };
         let grant = match grant {
             Ok(grant) => grant,
             Err(refused) => return refused.into_response(),
         };
-        let (response, target) = match signaller::respond(signaller, &request, origin_is_listed).await {
-            Some(answer) => answer,
-            None if self.routes.websockets => {
+        let (response, target) = match relay {
+            Some((signaller, Ok(Some(endpoint)))) => {
+                let origin_is_listed = access.is_some_and(AccessControl::checks_origins);
+                signaller::respond(signaller, endpoint, &request, origin_is_listed).await
+            }
+            Some((_, Err(rejection))) => (signaller::reject(rejection), None),
+            Some((_, Ok(None))) | None if self.routes.websockets => {
                 let (response, upgrade) = upgrade::respond(&request);
                 (response, upgrade.map(UpgradeTarget::Room))
             }
-            None => (upgrade::plain(StatusCode::NOT_FOUND, EVENT_STREAMS_ONLY), None),
+            Some((_, Ok(None))) | None => (upgrade::plain(StatusCode::NOT_FOUND, EVENT_STREAMS_ONLY), None),
         };
         let Some(target) = target else { return response.map(ResponseBody::Full) };
         // The head is dropped, and its buffer with it.
@@ -476,13 +474,8 @@ impl HttpService {
             return upgrade::plain(StatusCode::BAD_REQUEST, UPGRADE_BODY).map(ResponseBody::Full);
         }
         let response = upgrade::encode(&response);
-        *self.granted.lock() = Some(Granted { response, target, client, permit, grant });
+        *self.granted.lock() = Some(GrantedUpgrade { response, target, client, permit, grant });
         self.upgrade.notify_one();
         std::future::pending().await
     }
-}
-
-/// Returns the endpoint of the relay that a request is for, if it is one.
-fn relayed<B>(signaller: &Signaller, request: &Request<B>) -> Option<Endpoint> {
-    signaller_admission::match_path(signaller, request.uri().path()).ok().flatten()
 }

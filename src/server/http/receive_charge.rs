@@ -17,10 +17,10 @@ const SMALL_REQUEST: usize = 2 * FIRST_BUFFER;
 /// Number of bytes that a connection takes at most: the buffer that holds a head, the longer one that it was
 /// copied to as it grew, and the one that is read into while the head is looked at.
 const LARGE_REQUEST: usize = 3 * MAX_HEAD;
-/// Number of bytes that a request with a body takes while that is received, beside the body and what its
-/// connection takes: the states of the handlers, and what is left of its head.
+/// Number of bytes that a request with a body takes while that is received, in addition to the body and what
+/// its connection takes: the states of the handlers, and what is left of its head.
 pub(super) const REQUEST_WITH_BODY: usize = 20 * 1024;
-/// Number of bytes that a header takes beside its text, at most.
+/// Number of bytes that a header takes in addition to its text, at most.
 const HEADER: usize = 160;
 
 /// Longest time for the body of a request for an upgrade.
@@ -73,7 +73,7 @@ impl ReceiveCharge {
     }
 }
 
-/// Returns the number of bytes that the headers of a request take beside their text.
+/// Returns the number of bytes that the headers of a request take in addition to their text.
 pub(super) fn headers_size(headers: &HeaderMap) -> usize {
     headers.len().saturating_mul(HEADER)
 }

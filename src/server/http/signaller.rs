@@ -8,25 +8,21 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::UpgradeTarget;
-use super::signaller_admission::{Rejection, SignallerRequest, admit, match_path};
+use super::signaller_admission::{Rejection, SignallerRequest, admit};
 use super::upgrade::{accept_key, has_token, is_upgrade, switching_protocols};
+use crate::protocol::signaller::handle::Endpoint;
 use crate::server::signaller::Signaller;
 
-/// Returns the response on a signaller path, or `None` if the path is another. `origin_is_listed` is true if
-/// the origin is one of those that are allowed for all protocols.
+/// Returns the response to a request for an endpoint of the relay, and the WebSocket that it grants.
+/// `origin_is_listed` is true if the origin is one of those that are allowed for all protocols.
 pub(super) async fn respond<B>(
-    signaller: Option<&Arc<Signaller>>,
+    signaller: &Arc<Signaller>,
+    endpoint: Endpoint,
     request: &Request<B>,
     origin_is_listed: bool,
-) -> Option<(Response<Full<Bytes>>, Option<UpgradeTarget>)> {
-    let signaller = signaller?;
+) -> (Response<Full<Bytes>>, Option<UpgradeTarget>) {
     let headers = request.headers();
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let endpoint = match match_path(signaller, request.uri().path()) {
-        Ok(None) => return None,
-        Ok(Some(endpoint)) => endpoint,
-        Err(rejection) => return Some((reject(rejection), None)),
-    };
     let accept_key = accept_key(headers);
     let facts = SignallerRequest {
         get: request.method() == Method::GET,
@@ -40,7 +36,7 @@ pub(super) async fn respond<B>(
             .authority()
             .map_or_else(|| text(header::HOST).unwrap_or_default(), |authority| authority.as_str()),
     };
-    Some(match (admit(signaller, endpoint, &facts).await, accept_key) {
+    match (admit(signaller, endpoint, &facts).await, accept_key) {
         (Ok(admitted), Some(accept_key)) => {
             let target = UpgradeTarget::Signaller(Arc::clone(signaller), admitted);
             (switching_protocols(accept_key), Some(target))
@@ -48,10 +44,11 @@ pub(super) async fn respond<B>(
         // Unreachable: a request without a key is rejected.
         (Ok(_), None) => (reject(Rejection::NoUpgrade), None),
         (Err(rejection), _) => (reject(rejection), None),
-    })
+    }
 }
 
-fn reject(rejection: Rejection) -> Response<Full<Bytes>> {
+/// Returns the response to a request that is not admitted.
+pub(super) fn reject(rejection: Rejection) -> Response<Full<Bytes>> {
     let (status, text, has_version) = match rejection {
         Rejection::NoSuchPath => (StatusCode::NOT_FOUND, "404 page not found\n", false),
         Rejection::HandleTaken => (StatusCode::CONFLICT, "", false),

@@ -93,8 +93,8 @@ fn check(signaller: &Signaller, request: &SignallerRequest<'_>) -> Result<(), Re
 
 /// Returns true if the origin is allowed.
 ///
-/// signallerd panicked and hung up if there is an expression and the request has no `Origin`. It is rejected
-/// here, as an expression means that the origin of each client is to be known.
+/// signallerd panicked and closed the connection if there is an expression and the request has no `Origin`.
+/// It is rejected here, as an expression means that the origin of each client is to be known.
 fn is_allowed(allowed: Option<&OriginPattern>, origin: Option<&str>, host: &str) -> bool {
     match (allowed, origin) {
         (Some(pattern), Some(origin)) => pattern.matches(origin),

@@ -292,6 +292,8 @@ enum PostError {
 /// Receives a body, which is charged as it grows.
 async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) -> Result<Bytes, PostError> {
     let mut received = BytesMut::new();
+    // At most the limit.
+    let longest = body.size_hint().upper().and_then(|longest| usize::try_from(longest).ok());
     let exhausted = |BudgetExhausted| PostError::Limit(LimitKind::Memory);
     charge.resize(REQUEST_WITH_BODY).map_err(exhausted)?;
     while let Some(frame) = body.frame().await {
@@ -300,6 +302,16 @@ async fn receive_body(mut body: Limited<Incoming>, charge: &mut MemoryCharge) ->
             false => PostError::Invalid,
         })?;
         if let Ok(data) = frame.into_data() {
+            let (before, needed) = (received.capacity(), received.len() + data.len());
+            if needed > before {
+                let capacity = needed.max((2 * before).min(longest.unwrap_or(usize::MAX)));
+                // What was received is copied: there are two buffers for a moment.
+                charge.resize(REQUEST_WITH_BODY + before + capacity).map_err(exhausted)?;
+                // Reserving would take up to twice as much.
+                let mut larger = BytesMut::with_capacity(capacity);
+                larger.extend_from_slice(&received);
+                received = larger;
+            }
             received.extend_from_slice(&data);
             charge.resize(REQUEST_WITH_BODY + received.capacity()).map_err(exhausted)?;
         }

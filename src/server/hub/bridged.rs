@@ -51,7 +51,8 @@ impl Membership {
 
     #[cold]
     fn open_entry(&self, bridge: &dyn RoomBridge, cell: &Arc<RoomCell>) -> Option<(PeerId, Outbox)> {
-        if cell.state.lock().local().is_none_or(|local| local.room.has_members()) {
+        let has_use = |local: &mut LocalRoom| !local.removed && !local.room.has_members();
+        if !cell.state.lock().local().is_some_and(has_use) {
             return None;
         }
         let (number, outbox) = bridge.open_entry(&cell.key)?;

@@ -63,7 +63,8 @@ pub trait RemoteRoom: fmt::Debug + Send + Sync {
     fn command(&self, command: Command, changes_role: bool);
     /// Ends the membership of the peer, but not its links.
     fn drop_membership(&self);
-    /// Leaves the room. The other endpoints are told whether the connection ended with a `normal_closure`.
+    /// Leaves the room. The other endpoints are notified whether the connection ended with a
+    /// `normal_closure`.
     fn leave(&self, normal_closure: bool);
     /// Returns true if the peer is known to be an endpoint of the link.
     fn is_endpoint_of(&self, link: LinkId) -> bool;

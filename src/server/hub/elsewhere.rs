@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::directory::PLACE_TIMEOUT;
 use super::membership::{Applied, Membership};
-use super::outbox::Admission;
+use super::outbox::PushResult;
 use super::pressure::{Pressure, PressureCause};
 use super::room_cell::RoomCell;
 use super::{Directory, Hold, Location, Outbox};
-use crate::protocol::model::{Command, Event, LinkMessage, Reason, RoomKey, RoomRole};
+use crate::protocol::model::{Command, Event, Reason, RoomKey, RoomRole};
 use crate::server::clock;
 use crate::server::memory::MemoryBudget;
 
@@ -83,27 +83,13 @@ impl Waiting {
     }
 
     fn defer(&mut self, key: Option<RoomKey>, command: Command) {
-        self.deferred_bytes += queued_bytes(&command);
+        self.deferred_bytes += command.queued_bytes();
         self.deferred.push_back((key, command));
     }
 }
 
 fn is_misplaced(cell: &Arc<RoomCell>) -> bool {
     cell.state.lock().remote().is_some_and(|remote| remote.is_misplaced())
-}
-
-fn queued_bytes(command: &Command) -> usize {
-    let payload = match command {
-        Command::Relay { message, .. } | Command::ReplyOnBehalf { message, .. } => LinkMessage::len(message),
-        Command::Connect(connect) => connect.connected_to.len() * size_of::<u32>(),
-        Command::Open(_)
-        | Command::Join(_)
-        | Command::BecomeMember
-        | Command::TryAnother
-        | Command::RevertAssumption
-        | Command::Unlink => 0,
-    };
-    size_of::<Command>() + payload
 }
 
 impl Membership {
@@ -302,8 +288,8 @@ impl Outbox {
     pub fn deliver(&self, event: Event, memory: &Arc<MemoryBudget>, relief: impl FnOnce() -> Option<Outbox>) {
         let (reader, admission) = self.enqueue(event, memory);
         match admission {
-            Admission::Queued => {}
-            Admission::Full { .. } => {
+            PushResult::Queued => {}
+            PushResult::Full { .. } => {
                 let relief = relief();
                 if let Some(relief) = relief.filter(|relief| !self.add_waiting(relief)) {
                     relief.notify();
@@ -311,7 +297,7 @@ impl Outbox {
             }
             // The sender cannot be closed from here: it was held back before, and what was on its way is too
             // much for this connection.
-            Admission::Refused(_) => self.overflow(),
+            PushResult::Refused(_) => self.overflow(),
         }
         reader.into_iter().for_each(Waker::wake);
     }

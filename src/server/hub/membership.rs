@@ -306,7 +306,7 @@ impl Membership {
         cell.state.lock().mark_mixed(link)
     }
 
-    /// Leaves every room. The other endpoints of its links are told whether the connection ended with a
+    /// Leaves every room. The other endpoints of its links are notified whether the connection ended with a
     /// `normal_closure`.
     pub fn leave(&mut self, normal_closure: bool) {
         let current = [self.member_of.take(), self.joined.take()];

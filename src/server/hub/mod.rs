@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -72,8 +72,8 @@ struct HubLimits {
     max_rooms_per_connection: AtomicU32,
     max_members: AtomicU32,
     max_joiners: AtomicU32,
-    /// One if a joiner may replace the only member of its room, zero if not.
-    replace_members: AtomicU32,
+    /// A joiner may replace the only member of its room.
+    replace_members: AtomicBool,
     /// Zero for no limit, as the next one.
     message_rate: AtomicU32,
     byte_rate: AtomicU32,
@@ -93,12 +93,12 @@ impl HubLimits {
             (&self.max_rooms_per_connection, limits.max_rooms_per_connection),
             (&self.max_members, limits.max_members),
             (&self.max_joiners, limits.max_joiners),
-            (&self.replace_members, limits.replace_members.into()),
             (&self.message_rate, limits.max_message_rate.unwrap_or_default()),
             (&self.byte_rate, limits.max_byte_rate.unwrap_or_default()),
         ] {
             limit.store(value, Ordering::Relaxed);
         }
+        self.replace_members.store(limits.replace_members, Ordering::Relaxed);
     }
 
     /// Returns the maximum number of rooms that a connection is in apart from the current ones.
@@ -111,7 +111,7 @@ impl HubLimits {
         RoomLimits {
             max_members: self.max_members.load(Ordering::Relaxed),
             max_joiners: self.max_joiners.load(Ordering::Relaxed),
-            replace_members: self.replace_members.load(Ordering::Relaxed) != 0,
+            replace_members: self.replace_members.load(Ordering::Relaxed),
         }
     }
 
@@ -247,9 +247,9 @@ impl Hub {
         let found = self.shard(key).lock().get(key).map(|room| Arc::clone(&room.0));
         let Some(cell) = found else { return };
         {
-            // The queue of the sender, which nobody is.
-            let nobody = Outbox::new(0);
-            let mut deliveries = Deliveries::new(&nobody, &self.memory, true);
+            // The queue of the sender: there is none.
+            let no_sender = Outbox::new(0);
+            let mut deliveries = Deliveries::new(&no_sender, &self.memory, true);
             let mut state = cell.state.lock();
             if let Some(local) = state.local() {
                 local.room.close(reason, &mut |outbox: &Outbox, event| deliveries.deliver(outbox, event));

@@ -1,6 +1,7 @@
 //! The queue between the rooms and one connection. It is bounded in bytes, and pushing to it never waits.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -15,6 +16,21 @@ use crate::server::scratch;
 /// The queue of events for one connection. Clones are the same queue.
 #[derive(Clone, Debug)]
 pub struct Outbox(Arc<OutboxInner>);
+
+/// Clones are equal.
+impl PartialEq for Outbox {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Outbox {}
+
+impl Hash for Outbox {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
 
 #[derive(Debug)]
 struct OutboxInner {
@@ -61,8 +77,8 @@ struct Backlog {
 
 /// Outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// The event is queued, or nobody will read it.
+pub(super) enum PushResult {
+    /// The event is queued, or will not be read.
     Queued,
     /// The event is queued, and the queue is full.
     Full {
@@ -136,14 +152,14 @@ impl Outbox {
 
     /// Adds an event. Returns the reader, which the caller must wake. Once the queue has overflowed, this and
     /// all later events are dropped, and polling reports it.
-    pub(super) fn enqueue(&self, event: Event, memory: &Arc<MemoryBudget>) -> (Option<Waker>, Admission) {
+    pub(super) fn enqueue(&self, event: Event, memory: &Arc<MemoryBudget>) -> (Option<Waker>, PushResult) {
         let mut queue = self.0.queue.lock();
         let after = queue.queued_bytes.saturating_add(queued_bytes(&event));
         let admission = match after <= small(self.0.limit) {
-            true => Admission::Queued,
+            true => PushResult::Queued,
             false => queue.admit(&event, after, self.0.limit, memory),
         };
-        if !queue.overflowed && !matches!(admission, Admission::Refused(_)) {
+        if !queue.overflowed && !matches!(admission, PushResult::Refused(_)) {
             queue.queued_bytes = after;
             if queue.events.capacity() == 0 {
                 scratch::with(|scratch| std::mem::swap(&mut queue.events, &mut *scratch.events.borrow_mut()));
@@ -211,7 +227,7 @@ impl Outbox {
         reader.into_iter().for_each(Waker::wake);
     }
 
-    /// Drops what is queued, and whatever is pushed from now on: nobody will take it.
+    /// Drops what is queued, and what is pushed from now on, as it will not be taken.
     pub(super) fn close(&self) {
         let (events, backlog) = {
             let mut queue = self.0.queue.lock();
@@ -308,7 +324,7 @@ impl Outbox {
 impl EventQueue {
     /// Decides about an event that would make the queue `after` bytes long, which is not small.
     #[cold]
-    fn admit(&mut self, event: &Event, after: u32, limit: u32, memory: &Arc<MemoryBudget>) -> Admission {
+    fn admit(&mut self, event: &Event, after: u32, limit: u32, memory: &Arc<MemoryBudget>) -> PushResult {
         let (is_message, to_joiner) = match event {
             Event::Relayed { side, .. } => (true, *side == Side::Joiner),
             Event::LinkEnded { side, .. } => (false, *side == Side::Joiner),
@@ -326,19 +342,19 @@ impl EventQueue {
         // A single event always fits, as its size is bounded by the largest message.
         if self.queued_bytes > 0 && after > limit {
             if is_message {
-                return Admission::Refused(Refusal::ReceiverFull);
+                return PushResult::Refused(Refusal::ReceiverFull);
             }
             // Without it, the peer would not know its links.
             self.overflowed = true;
-            return Admission::Queued;
+            return PushResult::Queued;
         }
         let backlog = self.backlog.get_or_insert_with(|| {
             Box::new(Backlog { charge: memory.empty_charge(), waiting: Vec::new(), remote: None })
         });
         if backlog.charge.resize(after as usize).is_err() && is_message {
-            return Admission::Refused(Refusal::Overloaded);
+            return PushResult::Refused(Refusal::Overloaded);
         }
-        if after > limit / FULL_SHARE { Admission::Full { to_joiner } } else { Admission::Queued }
+        if after > limit / FULL_SHARE { PushResult::Full { to_joiner } } else { PushResult::Queued }
     }
 
     fn remote(&self) -> Option<&dyn RemoteReader> {
@@ -346,11 +362,11 @@ impl EventQueue {
     }
 
     /// Sends an event to a reader at another node, if there is one.
-    fn send_remote(&mut self, event: &Event, to_joiner: bool) -> Admission {
-        let Some(remote) = self.remote() else { return Admission::Queued };
+    fn send_remote(&mut self, event: &Event, to_joiner: bool) -> PushResult {
+        let Some(remote) = self.remote() else { return PushResult::Queued };
         let (writer, is_full) = (remote.send(event), remote.is_full());
         self.reader = writer;
-        if is_full { Admission::Full { to_joiner } } else { Admission::Queued }
+        if is_full { PushResult::Full { to_joiner } } else { PushResult::Queued }
     }
 
     /// Gives back what is no longer queued. Returns the queues of peers that may be read again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::outbox::{Admission, Refusal};
+use super::outbox::{PushResult, Refusal};
 use super::room_cell::RoomCell;
 use super::{Hold, Outbox};
 use crate::protocol::model::{Event, Reason};
@@ -16,7 +16,7 @@ use crate::server::turn::Turn;
 /// then: the other joiners of that member wait as well.
 const JOINER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time in which a peer that sends to nobody has one allowance.
+/// Time in which a peer whose messages have no receiver has one allowance.
 const NO_RECEIVER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pressure on a peer that sends more than is received.
@@ -41,7 +41,7 @@ pub(super) enum PressureCause {
     Itself(Outbox),
     /// A queue at another node.
     Elsewhere(Arc<RoomCell>, Hold),
-    /// No receiver: the message went to nobody.
+    /// The message had no receiver.
     NoReceiver,
     /// A message was dropped, and the peer has to be closed for this reason.
     Refused(Reason),
@@ -57,7 +57,7 @@ impl Pressure {
         self.allowance.spend(1, bytes);
     }
 
-    /// Returns true if the peer must not be read. If that is over, the pressure is as well.
+    /// Returns the state of the reading of the peer. Once it may be read again, the pressure is over.
     pub(super) fn poll(&mut self, now: Instant) -> Reading {
         let relieved = match &self.cause {
             PressureCause::Member(outbox) | PressureCause::Joiner(outbox) | PressureCause::Itself(outbox) => {
@@ -165,7 +165,7 @@ impl<'a> Deliveries<'a> {
         {
             self.add_reader(reader);
         }
-        if is_undeliverable || admission != Admission::Queued {
+        if is_undeliverable || admission != PushResult::Queued {
             self.on_pressure(outbox, admission);
         }
     }
@@ -183,9 +183,9 @@ impl<'a> Deliveries<'a> {
     }
 
     #[cold]
-    fn on_pressure(&mut self, outbox: &Outbox, admission: Admission) {
+    fn on_pressure(&mut self, outbox: &Outbox, admission: PushResult) {
         let cause = match admission {
-            Admission::Refused(refusal) => {
+            PushResult::Refused(refusal) => {
                 let reason = match refusal {
                     Refusal::ReceiverFull => Reason::ReceiverFull,
                     Refusal::Overloaded => Reason::Overloaded,
@@ -194,11 +194,11 @@ impl<'a> Deliveries<'a> {
                 return;
             }
             _ if self.waits || self.pressure.is_some() => return,
-            Admission::Queued => PressureCause::NoReceiver,
-            Admission::Full { .. } if outbox.is_same(self.sender) => PressureCause::Itself(outbox.clone()),
-            Admission::Full { .. } if !outbox.add_waiting(self.sender) => return,
-            Admission::Full { to_joiner: true } => PressureCause::Joiner(outbox.clone()),
-            Admission::Full { to_joiner: false } => PressureCause::Member(outbox.clone()),
+            PushResult::Queued => PressureCause::NoReceiver,
+            PushResult::Full { .. } if outbox.is_same(self.sender) => PressureCause::Itself(outbox.clone()),
+            PushResult::Full { .. } if !outbox.add_waiting(self.sender) => return,
+            PushResult::Full { to_joiner: true } => PressureCause::Joiner(outbox.clone()),
+            PushResult::Full { to_joiner: false } => PressureCause::Member(outbox.clone()),
         };
         self.pressure = Some(Box::new(Pressure::new(cause)));
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 mod elsewhere;
 mod pressure;
 
-use super::outbox::Admission;
+use super::outbox::PushResult;
 use super::*;
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Open, Payload, Recipient, RejoinPolicy,
@@ -30,7 +30,7 @@ fn take(outbox: &Outbox) -> Result<Vec<Event>, Overflow> {
 
 fn push(outbox: &Outbox, event: Event) {
     let (reader, admission) = outbox.enqueue(event, &MemoryBudget::new(usize::MAX));
-    assert!(!matches!(admission, Admission::Refused(_)), "{admission:?}");
+    assert!(!matches!(admission, PushResult::Refused(_)), "{admission:?}");
     reader.into_iter().for_each(Waker::wake);
 }
 

@@ -20,6 +20,8 @@ use crate::server::transport::ws::Socket;
 const BUFFER: usize = 8 * 1024;
 /// Longest message of a client whose connection is being closed, in bytes.
 const MAX_LAST_MESSAGE: usize = 64 * 1024;
+/// Longest time for which a client may take nothing of what it is sent.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for what a client sends after the end of its pipe.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -115,10 +117,10 @@ async fn forward_frames(
             }
             Ok::<_, io::Error>(bytes.is_empty())
         };
-        match forwarded.await {
-            Ok(false) => {}
-            Ok(true) => return CallEnd::Closed,
-            Err(_) => return CallEnd::Lost,
+        match timeout(WRITE_TIMEOUT, forwarded).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => return CallEnd::Closed,
+            Ok(Err(_)) | Err(_) => return CallEnd::Lost,
         }
     }
 }
@@ -231,7 +233,7 @@ mod tests {
         assert_eq!(rest(&mut call.node).await, CLOSE_OF_CLIENT);
         assert_eq!(call.end.await.unwrap(), Some("the other node closed the pipe"));
 
-        // The client is lost: the other node is told, and still decides when that is the end.
+        // The client is lost: the other node is notified, and still decides when that is the end.
         let mut call = forwarded(b"", pending());
         drop(call.client);
         assert_eq!(rest(&mut call.node).await, b"");
@@ -262,6 +264,17 @@ mod tests {
         assert!(timeout(Duration::from_secs(1), write).await.is_err());
         assert!((2 * WIRE..=2 * WIRE + BUFFER + 1024).contains(&written), "{written}");
         assert_eq!(read(&mut call.node, written).await, vec![7; written]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_takes_nothing_is_lost() {
+        let mut call = forwarded(b"", pending());
+        let begin = Instant::now();
+        call.node.write_all(&[0x82, 126, 0xff, 0xff]).await.unwrap();
+        let write = async { while call.node.write_all(&[7; 1024]).await.is_ok() {} };
+        timeout(2 * WRITE_TIMEOUT, write).await.expect("the other node is not told");
+        assert_eq!(call.end.await.unwrap(), Some("disconnected"));
+        assert!(begin.elapsed() <= WRITE_TIMEOUT + Duration::from_millis(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -153,8 +153,7 @@ mod tests {
 
     use super::*;
 
-    // Measured: README of the wire, "signallerd" (60 s, 10 s, 1024 bytes are fine, the 8th message is the
-    // last).
+    // Measured on signallerd: 60 s, 10 s, 1024 bytes are fine, the 8th message is the last.
     #[test]
     fn default_limits_are_those_of_signallerd() {
         let config = SignallerConfig::default();

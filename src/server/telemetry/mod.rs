@@ -5,6 +5,7 @@
 //! [`render`] turns into a [`Format`].
 
 mod activity;
+mod callout_counts;
 mod cluster_report;
 mod counts;
 mod json;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub(crate) use activity::Activity;
+pub(crate) use callout_counts::CalloutCounts;
 pub use cluster_report::{
     ClaimCounts, ClusterReport, ClusterTimes, LinkCutCounts, LostRoomCounts, OtherNodeReport,
 };
@@ -75,6 +77,8 @@ pub struct Telemetry {
     /// Connections that a panic ended.
     panics: AtomicU64,
     limits: LimitCounts,
+    /// Questions to the program that decides about tokens.
+    pub(crate) callout: Arc<CalloutCounts>,
 }
 
 /// Some of the connections, and their part of the counts.
@@ -133,6 +137,7 @@ impl Default for Telemetry {
             mixed_rooms: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             limits: LimitCounts::default(),
+            callout: Arc::default(),
         }
     }
 }

@@ -214,6 +214,29 @@ fn text_has_only_what_there_is() {
 }
 
 #[test]
+fn text_of_a_bridge_with_large_figures_fits_a_terminal() {
+    use crate::protocol::mesh::BridgeFigures;
+    use crate::server::bridge::BridgeReport;
+    let many = u64::from(u32::MAX);
+    let process =
+        BridgeFigures { opened: many, channels: many, messages: many, cut: many, ..Default::default() };
+    let mut report = report(&Telemetry::new());
+    report.bridge = Some(BridgeReport {
+        connected: true,
+        keys: many,
+        members: many,
+        calls: many,
+        failed_calls: many,
+        process,
+        ..Default::default()
+    });
+    let text = render(&report, Format::Text);
+    assert!(text.contains("bridge: connected; members: 4294967295"), "{text}");
+    assert!(text.contains("\n  channels: 4294967295, messages carried: 4294967295\n"), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+}
+
+#[test]
 fn json_has_the_documented_names_in_the_documented_order() {
     let telemetry = Telemetry::new();
     let connection = telemetry.register(PeerId(3));

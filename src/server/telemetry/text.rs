@@ -136,24 +136,23 @@ fn push_bridge(out: &mut String, bridge: &BridgeReport) {
     let BridgeReport { connected, connections, keys, members, calls, callers, failed_calls, process } =
         *bridge;
     let state = match (connected, connections) {
-        (true, _) => format!("connected; {members} members under {keys} keys"),
+        (true, _) => format!("connected; members: {members}, under keys: {keys}"),
         (false, 0) => "not connected yet".to_owned(),
         (false, _) => "not connected".to_owned(),
     };
-    let _ = write!(out, "bridge: {state}");
+    let _ = writeln!(out, "bridge: {state}");
     if calls > 0 || callers > 0 {
-        let _ = write!(out, "; {} negotiations, {failed_calls} failed", calls.saturating_add(callers));
+        let _ = writeln!(out, "  negotiations: {}, failed: {failed_calls}", calls.saturating_add(callers));
     }
     if process.opened > 0 {
         let (channels, messages) = (process.channels, process.messages);
-        let _ = write!(out, "; {channels} channels, {messages} messages carried");
+        let _ = writeln!(out, "  channels: {channels}, messages carried: {messages}");
     }
     let limited = [process.overfull, process.refused, process.cut, process.too_fast, process.unbridged];
     let limited = limited.into_iter().fold(0, u64::saturating_add);
     if limited > 0 {
-        let _ = write!(out, "; {limited} channels or members ended or refused by limits");
+        let _ = writeln!(out, "  channels and members ended or refused by limits: {limited}");
     }
-    out.push('\n');
 }
 
 fn connection_row(connection: &ConnectionReport) -> [String; 5] {

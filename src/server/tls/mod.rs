@@ -112,7 +112,7 @@ pub enum ContentError {
     #[error("it is encrypted; write an unencrypted copy with 'openssl pkey'")]
     Encrypted,
     /// A private key of an unsupported kind.
-    #[error("of no supported kind, which are RSA of 2048 to 4096 bits, ECDSA P-256 and P-384, and Ed25519")]
+    #[error("its kind is not supported; use RSA of 2048 to 4096 bits, ECDSA P-256 or P-384, or Ed25519")]
     UnsupportedKey,
     /// A certificate that cannot be parsed.
     #[error("the certificate on line {line} is damaged, or no X.509 certificate")]

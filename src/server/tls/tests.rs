@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// A directory which is gone after the test.
+/// A directory that is removed after the test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -197,7 +197,7 @@ fn failures_name_the_file_and_the_cause() {
             "cannot use the private key",
             "encrypted; write an unencrypted copy with 'openssl pkey'",
         ),
-        (&fixture("rsa-1024.key"), "cannot use the private key", "P-384, and Ed25519"),
+        (&fixture("rsa-1024.key"), "cannot use the private key", "P-384, or Ed25519"),
     ] {
         let message = refusal(&files(file, &cert));
         assert!(message.starts_with(&format!("{start} {}: ", name(file))), "{message}");

@@ -448,8 +448,8 @@ async fn await_unanswered(
         })
     };
     let begin = Instant::now();
-    let patience = || if progress.is_stopped() { SHORT_GRACE } else { GRACE };
-    while behind().any(|(_, trips)| !trips.is_empty()) && begin.elapsed() < patience() {
+    let grace = || if progress.is_stopped() { SHORT_GRACE } else { GRACE };
+    while behind().any(|(_, trips)| !trips.is_empty()) && begin.elapsed() < grace() {
         sleep(Duration::from_millis(10)).await;
     }
     let (now, mut count) = (meter.now(), 0);

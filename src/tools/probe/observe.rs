@@ -168,7 +168,7 @@ pub async fn signaller(target: &Target) -> Result<bool, u16> {
     }
 }
 
-/// Opens an empty key, to tell sigver 9 from 10.
+/// Opens an empty key, by which sigver 9 and 10 differ.
 pub async fn empty_key(target: &Target) -> Observation {
     match ProbeSocket::open(target, "/").await {
         Ok(mut socket) => {
@@ -179,7 +179,7 @@ pub async fn empty_key(target: &Target) -> Observation {
     }
 }
 
-/// Connects a second client with the same key, to tell releases of sigver 15 apart.
+/// Connects a second client with the same key, by which releases of sigver 15 differ.
 pub async fn second_client(target: &Target) -> Observation {
     let path = path();
     let opened = async {
@@ -202,7 +202,7 @@ pub async fn second_client(target: &Target) -> Observation {
     }
 }
 
-/// Lets a joiner choose between a favored member and an older one, to tell releases of sigver 19 apart.
+/// Lets a joiner choose between a favored member and an older one, by which releases of sigver 19 differ.
 pub async fn favored(target: &Target) -> Observation {
     let path = path();
     let connected = Some(Received::Binary(vec![0x20, 1]));

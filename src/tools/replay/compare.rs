@@ -372,7 +372,7 @@ impl Comparer<'_> {
             let texts = self.texts(peer, Some(expected), Some(actual));
             self.differs(expected.step, peer, DifferenceKind::Changed, texts.0, texts.1);
         } else {
-            // The client reads the same. It is listed all the same if the bytes differ on purpose.
+            // The client reads the same. It is listed anyway if the bytes differ on purpose.
             self.is_meant(peer, Deviation::SameToClient(expected.what, actual.what));
         }
         if tolerance.is_some_and(|t| expected.t.abs_diff(actual.t) > t) {

@@ -280,8 +280,8 @@ impl<'a> Player<'a> {
     }
 
     fn has(&self, peer: &str, count: usize) -> bool {
-        let gone = self.connections.get(peer).is_none_or(|c| c.state == ConnectionState::Closed);
-        gone || self.arrived.get(peer).copied().unwrap_or(0) >= count
+        let is_closed = self.connections.get(peer).is_none_or(|c| c.state == ConnectionState::Closed);
+        is_closed || self.arrived.get(peer).copied().unwrap_or(0) >= count
     }
 
     /// Returns true if all events up to step `now` have arrived, at all clients or only at one. A closed

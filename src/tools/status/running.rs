@@ -1,10 +1,10 @@
 //! The control sockets of the servers that run on this machine, as far as the user may ask them: by the
 //! processes, which on Linux `/proc` lists with their sockets, and by the names in the usual directories.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Names of the program.
@@ -13,22 +13,25 @@ const PROGRAMS: [&str; 2] = ["sigver", "signallerd"];
 /// Flag of a socket that listens, in `/proc/net/unix`.
 const LISTENS: u32 = 0x1_0000;
 
-/// Returns the paths of sockets that may be control sockets of running servers. `directories` are the usual
-/// ones.
+/// Returns the paths of sockets that may be control sockets of running servers, one of each socket.
+/// `directories` are the usual ones.
 pub(super) fn control_sockets(directories: &[PathBuf]) -> Vec<PathBuf> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut found: BTreeSet<PathBuf> =
-        processes.filter(|process| is_server(process)).flat_map(|process| sockets_of(&process)).collect();
-    found.retain(|path| is_private_socket(path));
-    found.extend(named_sockets(directories));
-    found.into_iter().collect()
+    let of_processes =
+        processes.filter(|process| is_server(process)).flat_map(|process| sockets_of(&process));
+    // A service of systemd is found by its process, below the root that it sees, and in a usual directory.
+    let mut seen = HashSet::new();
+    let mut found: Vec<PathBuf> = of_processes.chain(named_sockets(directories)).collect();
+    found.retain(|path| private_socket(path).is_some_and(|socket| seen.insert(socket)));
+    found.sort();
+    found
 }
 
 /// Returns the paths of sockets in these directories that have the name of a control socket.
 pub(super) fn named_sockets(directories: &[PathBuf]) -> Vec<PathBuf> {
     let entries = directories.iter().flat_map(fs::read_dir).flatten().flatten();
     let paths = entries.map(|entry| entry.path());
-    paths.filter(|path| number_in_name(path).is_some() && is_private_socket(path)).collect()
+    paths.filter(|path| number_in_name(path).is_some() && private_socket(path).is_some()).collect()
 }
 
 /// Returns the number in `sigver-<number>.sock`: the server's port, or its process id if it has no port.
@@ -37,10 +40,10 @@ pub(super) fn number_in_name(path: &Path) -> Option<u32> {
     name.strip_prefix("sigver-")?.strip_suffix(".sock")?.parse().ok()
 }
 
-/// Returns true for a socket that only its owner may use. Those for clients are open to all.
-fn is_private_socket(path: &Path) -> bool {
-    fs::symlink_metadata(path)
-        .is_ok_and(|file| file.file_type().is_socket() && file.permissions().mode() & 0o077 == 0)
+/// Returns the device and the inode of a socket that only its owner may use, as those for clients are not.
+fn private_socket(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::symlink_metadata(path).ok()?;
+    (file.file_type().is_socket() && file.permissions().mode() & 0o077 == 0).then(|| (file.dev(), file.ino()))
 }
 
 fn is_server(process: &Path) -> bool {
@@ -66,7 +69,18 @@ fn sockets_of(process: &Path) -> Vec<PathBuf> {
     };
     let directory = fs::read_link(process.join("cwd")).unwrap_or_default();
     let paths = list.lines().filter_map(|line| listening_path(line, &inodes));
-    paths.map(|path| root.join(inside(&directory.join(path)))).collect()
+    without_bridge(paths.map(|path| root.join(inside(&directory.join(path)))).collect())
+}
+
+/// Returns the paths of a gateway without that of the socket for its bridge, which does not answer while it
+/// has one.
+fn without_bridge(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let has_control = paths.iter().any(|path| number_in_name(path).is_some());
+    paths.retain(|path| match has_control {
+        true => number_in_name(path).is_some(),
+        false => !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"sigver-bridge-")),
+    });
+    paths
 }
 
 fn namespace(process: &Path) -> Option<PathBuf> {
@@ -92,6 +106,8 @@ fn listening_path<'a>(line: &'a str, inodes: &HashSet<u64>) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -111,6 +127,37 @@ mod tests {
         ] {
             assert_eq!(listening_path(line, &inodes), path, "{line}");
         }
+    }
+
+    #[test]
+    fn socket_for_the_bridge_is_left_out() {
+        for (paths, asked) in [
+            (&["/tmp/sigver-80.sock", "/tmp/sigver-bridge-80.sock"][..], &["/tmp/sigver-80.sock"][..]),
+            (&["/run/bridge.sock", "/proc/7/root/tmp/sigver-80.sock"], &["/proc/7/root/tmp/sigver-80.sock"]),
+            (&["/tmp/sigver-bridge-80.sock", "/tmp/other.sock"], &["/tmp/other.sock"]),
+            (&["/tmp/other.sock"], &["/tmp/other.sock"]),
+        ] {
+            let list = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+            assert_eq!(without_bridge(list(paths)), list(asked), "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn socket_with_two_paths_is_found_once() {
+        let directory = std::env::temp_dir().join(format!("sigver-running-{}", std::process::id()));
+        let (first, second) = (directory.join("first"), directory.join("second"));
+        fs::create_dir_all(&first).unwrap();
+        std::os::unix::fs::symlink(&first, &second).unwrap();
+        let sockets = ["sigver-1.sock", "sigver-2.sock"].map(|name| first.join(name));
+        let _listeners = sockets.each_ref().map(|path| {
+            let listener = UnixListener::bind(path).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+            listener
+        });
+        let mut found = control_sockets(&[first, second]);
+        found.retain(|path| path.starts_with(&directory));
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(found, sockets);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Attacks of one client, or many. Each runs until `stop`, and returns what its clients were told.
+//! Attacks of one client, or many. Each runs until `stop`, and returns what its clients received.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
-use crate::innocents::{connect, content, pair};
+use crate::pairs::{connect, content, pair};
 use crate::ws::{Received, Ws, frame};
 use crate::{intruders, tls};
 use sigver::tools::bench::frame::{BINARY, PONG, TEXT};
@@ -42,7 +42,7 @@ pub(crate) enum Attack {
     FloodJoiner,
     /// Two clients that read nothing send each other contents of 64 KiB
     FloodEachOther,
-    /// Contents of 64 KiB to nobody
+    /// Contents of 64 KiB without a receiver
     FloodNobody,
     /// Many connections begin a fragmented message of 1 MiB, and send pongs
     Fragments,
@@ -97,7 +97,7 @@ pub(crate) enum Attack {
 /// Ends of the clients of an attack: how many had each, and how many MB they sent in all, if they sent as
 /// fast as they could.
 #[derive(Debug, Default)]
-pub(crate) struct Told(pub(crate) BTreeMap<String, (usize, f64)>);
+pub(crate) struct EndCounts(pub(crate) BTreeMap<String, (usize, f64)>);
 
 /// Where and how much.
 #[derive(Clone)]
@@ -143,14 +143,14 @@ impl Target {
             }
             broken |= answers.is_finished();
         }
-        let told = if broken { close_in(&answers.await.unwrap_or_default()) } else { "nothing".to_owned() };
-        Ok((told, sent as f64 / 1e6))
+        let end = if broken { close_in(&answers.await.unwrap_or_default()) } else { "nothing".to_owned() };
+        Ok((end, sent as f64 / 1e6))
     }
 }
 
 /// Adds a client that does not send as fast as it can.
 pub(crate) fn spawn(ends: &mut Ends, client: impl Future<Output = Result<String>> + Send + 'static) {
-    ends.spawn(async move { client.await.map(|told| (told, 0.0)) });
+    ends.spawn(async move { client.await.map(|end| (end, 0.0)) });
 }
 
 /// Returns the close frame in the last bytes of a connection.
@@ -195,23 +195,23 @@ async fn read_slowly(mut ws: Ws, target: Target) -> Result<String> {
 
 impl Attack {
     /// Runs the attack until its target is to stop.
-    pub(crate) async fn run(self, target: &Target) -> Result<Told> {
+    pub(crate) async fn run(self, target: &Target) -> Result<EndCounts> {
         let mut ends = Ends::new();
-        let mut told = Told::default();
+        let mut counts = EndCounts::default();
         if let Err(error) = self.start(target, &mut ends).await {
             // The rest of its clients is not admitted.
             let error = error.to_string();
-            told.0.insert(error.lines().next().unwrap_or_default().to_owned(), (1, 0.0));
+            counts.0.insert(error.lines().next().unwrap_or_default().to_owned(), (1, 0.0));
         }
         while let Some(end) = ends.join_next().await {
             let (end, megabytes) = end?.unwrap_or_else(|error| (format!("{error:#}"), 0.0));
-            let (count, sum) = told.0.entry(end).or_default();
+            let (count, sum) = counts.0.entry(end).or_default();
             (*count, *sum) = (*count + 1, *sum + megabytes);
         }
         while !target.stopped() {
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(told)
+        Ok(counts)
     }
 
     async fn start(self, target: &Target, ends: &mut Ends) -> Result<()> {

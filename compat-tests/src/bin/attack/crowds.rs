@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::attacks::{Attack, Ends, Target, spawn, until_close, write_only};
-use crate::innocents::{connect, pair};
+use crate::pairs::{connect, pair};
 use crate::ws::{Ws, frame};
 use sigver::tools::bench::frame::{BINARY, PING, TEXT};
 

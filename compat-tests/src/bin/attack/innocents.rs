@@ -1,21 +1,21 @@
 //! Clients that do nothing wrong, and measure what they get: a pair of sigver 20 that sends a message every
 //! 100 ms, and a newcomer every 500 ms.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use sigver::tools::protobuf::{delimited, number};
+use anyhow::{Context as _, Result};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::pairs::{HEARTBEAT, content, next_content, pair};
 use crate::tls::forward;
-use crate::ws::Ws;
+use crate::ws::ENDED_EARLY;
 
-pub(crate) const HEARTBEAT: [u8; 2] = [0x08, 1];
 const INTERVAL: Duration = Duration::from_millis(100);
 const NEWCOMER_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest wait for one answer: what takes longer counts as lost.
@@ -26,7 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 pub(crate) struct Delays {
     pub(crate) delays: Vec<Duration>,
     pub(crate) lost: usize,
-    /// Newcomers that got 503: the server admits none while it is short of memory.
+    /// Newcomers that got 503 or 1013: the server admits none, and opens no room, while it is short of
+    /// memory.
     pub(crate) refused: usize,
 }
 
@@ -47,41 +48,6 @@ impl Delays {
     }
 }
 
-/// Returns a connect message of sigver 19 and 20.
-pub(crate) fn connect(id: u32, members: &[u8]) -> Vec<u8> {
-    let mut group = number(1, id);
-    if !members.is_empty() {
-        group.extend(delimited(2, members));
-    }
-    delimited(3, &group)
-}
-
-/// Returns a content message of sigver 20 from a joiner.
-pub(crate) fn content(data: &[u8]) -> Vec<u8> {
-    delimited(2, &[number(1, 0), number(2, 0), delimited(4, data)].concat())
-}
-
-/// Returns a member and a joiner that are linked.
-pub(crate) async fn pair(server: SocketAddr, path: &str) -> Result<(Ws, Ws)> {
-    let mut member = Ws::open(server, path).await?;
-    member.send(&connect(11, &[])).await?;
-    ensure!(member.message().await? == [0x20, 1], "the member was not admitted");
-    let mut joiner = Ws::open(server, path).await?;
-    joiner.send(&connect(12, &[])).await?;
-    ensure!(joiner.message().await? == [0x20, 0], "the joiner was not linked");
-    Ok((member, joiner))
-}
-
-/// Receives the next message that is no heartbeat.
-async fn next_content(ws: &mut Ws) -> Result<Vec<u8>> {
-    loop {
-        let message = ws.message().await?;
-        if message != HEARTBEAT {
-            return Ok(message);
-        }
-    }
-}
-
 /// Runs the innocents until `stop`, on a thread of their own: the attackers are not to delay them here.
 pub(crate) fn spawn(
     server: SocketAddr,
@@ -93,11 +59,12 @@ pub(crate) fn spawn(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let delays = runtime.map_err(Into::into).and_then(|runtime| {
             runtime.block_on(async {
+                let has_tls = tls.is_some();
                 let server = match tls {
                     None => server,
                     Some(connector) => forward(server, connector).await?,
                 };
-                run(server, stop).await
+                run(server, has_tls, stop).await
             })
         });
         let _ = sender.send(delays);
@@ -105,8 +72,8 @@ pub(crate) fn spawn(
     receiver
 }
 
-async fn run(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> {
-    let newcomers = tokio::spawn(newcomers(server, Arc::clone(&stop)));
+async fn run(server: SocketAddr, has_tls: bool, stop: Arc<AtomicBool>) -> Result<Delays> {
+    let newcomers = tokio::spawn(newcomers(server, has_tls, Arc::clone(&stop)));
     let (mut member, mut joiner) = pair(server, "/innocent").await.context("the innocent pair")?;
     let (mut delays, mut due) = (Delays::default(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
@@ -129,7 +96,7 @@ async fn run(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> {
     Ok(delays)
 }
 
-async fn newcomers(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> {
+async fn newcomers(server: SocketAddr, has_tls: bool, stop: Arc<AtomicBool>) -> Result<Delays> {
     let (mut delays, mut due) = (Delays::default(), Instant::now());
     for number in 0.. {
         due += NEWCOMER_INTERVAL;
@@ -139,9 +106,25 @@ async fn newcomers(server: SocketAddr, stop: Arc<AtomicBool>) -> Result<Delays> 
         }
         let path = format!("/newcomer-{number}");
         match timeout(TIMEOUT, pair(server, &path)).await {
-            Ok(Err(error)) if error.to_string().contains("HTTP/1.1 503 ") => delays.refused += 1,
-            answer => delays.add(due, matches!(answer, Ok(Ok(_)))),
+            Ok(Ok(_)) => delays.add(due, true),
+            Ok(Err(error)) if is_refusal(&error, has_tls) => delays.refused += 1,
+            Ok(Err(error)) => {
+                eprintln!("newcomer {number}: {error:#}");
+                delays.add(due, false);
+            }
+            Err(_) => {
+                eprintln!("newcomer {number}: no answer");
+                delays.add(due, false);
+            }
         }
     }
     Ok(delays)
+}
+
+/// Returns true if a server admits no clients, as it is short of memory. On a port of TLS, it disconnects
+/// them without a response.
+fn is_refusal(error: &anyhow::Error, has_tls: bool) -> bool {
+    let text = error.to_string();
+    let is_disconnect = error.downcast_ref::<io::Error>().is_some() || text.starts_with(ENDED_EARLY);
+    text.contains("HTTP/1.1 503 ") || text.starts_with("1013 ") || has_tls && is_disconnect
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::attacks::{Ends, Target, answer, spawn};
-use crate::innocents::{HEARTBEAT, connect, content, pair};
+use crate::pairs::{HEARTBEAT, connect, content, pair};
 use crate::ws::{Received, Ws, frame};
 
 /// Number of guesses in one write.

@@ -1,10 +1,12 @@
-//! Attacks on the gateway, beside clients that do nothing wrong: each against a new server, with a row of the
-//! table in the documentation as its result. Fails if an innocent client is disconnected or gets no answer.
+//! Attacks on the gateway while clients that do nothing wrong use it: each against a new server, with a row
+//! of the table in the documentation as its result. Fails if an innocent client is disconnected or gets no
+//! answer.
 
 mod attacks;
 mod crowds;
 mod innocents;
 mod intruders;
+mod pairs;
 mod tls;
 mod ws;
 
@@ -23,7 +25,7 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
-use attacks::{Attack, Target, Told};
+use attacks::{Attack, EndCounts, Target};
 use tls::Certificate;
 
 /// Attacks a server, and prints what its other clients saw of it.
@@ -123,11 +125,11 @@ async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: 
     let delays = innocents.await.context("the innocents' thread has ended")??;
     let most = server.memory("VmHWM");
     stop.store(true, Ordering::Relaxed);
-    let Told(told) = attacking.await??;
+    let EndCounts(ends) = attacking.await??;
     sleep(Duration::from_secs_f64(options.rest)).await;
     let after = server.memory("VmRSS");
     let stopped = server.stop().await?;
-    let told: Vec<String> = told
+    let received: Vec<String> = ends
         .iter()
         .map(|(what, (count, megabytes))| match megabytes {
             0.0 => format!("{count} × {what}"),
@@ -145,7 +147,7 @@ async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: 
         delays.refused,
         100.0 * most / options.budget as f64,
         stopped.as_secs_f64(),
-        told.join("; "),
+        received.join("; "),
     );
     ensure!(delays.lost == 0, "{} innocent clients got no answer", delays.lost);
     ensure!(most <= options.budget as f64, "the server took {most:.1} MB of {}", options.budget);

@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
+/// Error of a connection without a response.
+pub(crate) const ENDED_EARLY: &str = "the connection ended before the response";
+
 /// A frame of a server.
 pub(crate) enum Received {
     Message(Vec<u8>),
@@ -39,7 +42,7 @@ impl Ws {
                 return Ok(ws);
             }
             if ws.stream.read_buf(&mut ws.received).await? == 0 {
-                bail!("the connection ended before the response");
+                bail!(ENDED_EARLY);
             }
         }
     }

@@ -25,7 +25,7 @@ fn one_answer_suits_all_json_candidates() {
     }
 }
 
-/// netflux 0.10.3 joins with data, and closes when it is told `isKeyOk` (measured).
+/// netflux 0.10.3 joins with data, and closes when it receives `isKeyOk` (measured).
 #[test]
 fn join_with_data_gets_no_answer_from_the_server() {
     let mut talk = Talk::open("auto", "/");
@@ -36,8 +36,8 @@ fn join_with_data_gets_no_answer_from_the_server() {
     assert_eq!(talk.did(), [""; 0]);
 }
 
-/// One that was told it is the opener, and whose joiner gets no answer, takes itself for refused (sigver 7.6
-/// and 8).
+/// One that received that it is the opener, and whose joiner gets no answer, behaves as if it were refused
+/// (sigver 7.6 and 8).
 #[test]
 fn lone_joiner_that_does_not_answer_is_refused() {
     let lone = || {

@@ -1,4 +1,4 @@
-//! Rooms by generation: nobody enters the room of another generation, or stays in it.
+//! Rooms by generation: no client enters the room of another generation, or stays in it.
 
 use regex_lite::Regex;
 
@@ -61,7 +61,7 @@ fn late_current_client_changes_rooms() {
     assert_eq!(moves(&mut prompt), ["Netflux4"]);
 }
 
-/// netflux 0.10.3 answers an offer of nobody, 0.10.8 and 1.0.0-rc.3 do not (measured).
+/// netflux 0.10.3 answers an offer that no client made, 0.10.8 and 1.0.0-rc.3 do not (measured).
 #[test]
 fn opener_of_7_0_answers_identity_question() {
     let asked = || {
@@ -130,7 +130,7 @@ fn commands_after_a_held_join_wait_with_it() {
     assert_eq!(talk.did(), ["k join", "relay"]);
 }
 
-/// A client that was taken for another one: what was asked in its name is not asked any more.
+/// A client that was treated as another one: what was asked in its name is not asked any more.
 #[test]
 fn command_held_on_wrong_assumption_is_dropped() {
     let rooms = RoomPolicy::PartitionedFor(Regex::new("^team").unwrap());

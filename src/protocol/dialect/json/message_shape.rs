@@ -48,7 +48,7 @@ impl ParsedMessage {
     }
 }
 
-/// The members of an object by which dialects are told apart.
+/// The members of an object by which dialects are distinguished.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MessageShape {
     has_type: bool,

@@ -111,7 +111,7 @@ pub(crate) enum Confirmation {
     None,
     /// `isKeyOk`.
     IsKeyOk,
-    /// `opened`: true for an opener. Whoever joins an unknown key becomes its opener.
+    /// `opened`: true for an opener. A client that joins an unknown key becomes its opener.
     Opened,
     /// `first`: true for an opener that is the only one.
     FirstOpener,
@@ -141,7 +141,7 @@ pub(in crate::protocol::dialect) struct V1Facts {
     pub(in crate::protocol::dialect) member_choice: MemberChoice,
     /// Joiners, too, are asked whether they are there.
     pub(in crate::protocol::dialect) keepalive_of_joiners: bool,
-    /// A joiner that became a member is told that it is first.
+    /// A joiner that became a member receives that it is first.
     pub(in crate::protocol::dialect) confirms_membership: bool,
     /// Field 5 asks for another member.
     pub(in crate::protocol::dialect) try_another: bool,

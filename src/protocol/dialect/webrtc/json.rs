@@ -157,13 +157,13 @@ mod tests {
         if let Some(sdp) = sdp("answer") {
             return Some(WebRtcSignal::Answer(sdp));
         }
-        let told = object.get("candidate")?;
-        let candidate = told.get("candidate")?.as_str()?;
+        let candidate_init = object.get("candidate")?;
+        let candidate = candidate_init.get("candidate")?.as_str()?;
         if candidate.is_empty() {
             return Some(WebRtcSignal::End);
         }
-        let mid = told.get("sdpMid").and_then(Value::as_str).unwrap_or_default();
-        let line = told.get("sdpMLineIndex").and_then(Value::as_u64).unwrap_or_default();
+        let mid = candidate_init.get("sdpMid").and_then(Value::as_str).unwrap_or_default();
+        let line = candidate_init.get("sdpMLineIndex").and_then(Value::as_u64).unwrap_or_default();
         Some(WebRtcSignal::Candidate(Candidate {
             candidate: candidate.to_owned(),
             mid: mid.to_owned(),
@@ -188,12 +188,12 @@ mod tests {
             let tree = json!({ "candidate": { "candidate": candidate, "sdpMid": mid, "sdpMLineIndex": line } });
             let sdp = json!({ "offer": { "type": "offer", "sdp": candidate } });
             let answer = json!({ "answer": { "type": "answer", "sdp": candidate } });
-            for (told, tree) in [
+            for (message, tree) in [
                 (WebRtcSignal::Offer(candidate.clone()), sdp),
                 (WebRtcSignal::Answer(candidate.clone()), answer),
                 (WebRtcSignal::Candidate(Candidate { candidate, mid, line }), tree),
             ] {
-                prop_assert_eq!(write(&told), Some(Payload::Json(tree.to_string().into())));
+                prop_assert_eq!(write(&message), Some(Payload::Json(tree.to_string().into())));
             }
         }
     }

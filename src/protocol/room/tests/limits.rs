@@ -69,7 +69,7 @@ fn full_room_refuses_members_and_joiners() {
     assert_eq!(stage.counts(), (3, 1));
 }
 
-/// Checks that the only member stays, whoever cannot connect to it, and that others are linked to it.
+/// Checks that the only member stays when a client cannot connect to it, and that others are linked to it.
 fn expect_member_kept(admitted: Command, again: Command) {
     let kept = RoomLimits { replace_members: false, ..LIMITS };
     let mut stage = Stage::new();

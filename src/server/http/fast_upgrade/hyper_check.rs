@@ -64,7 +64,7 @@ async fn by_hyper(bytes: &[u8]) -> Option<Granted> {
     // The response is left to the WebSocket.
     drop(upgraded.stream);
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
-    Some(granted(upgraded.response, upgraded.prefetched, upgraded.target))
+    Some(granted(upgraded.granted.response, upgraded.prefetched, upgraded.granted.target))
 }
 
 /// Checks the invariant for one input. Returns true if the fast path accepts it.

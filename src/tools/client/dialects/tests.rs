@@ -171,16 +171,16 @@ fn content_in_another_layout_is_not_decoded() {
 }
 
 #[test]
-fn end_and_departure_are_told_apart() {
-    let (gone, end) = (ClientEvent::PeerLeft { from: None }, ClientEvent::End { from: None });
+fn end_and_departure_are_distinguished() {
+    let (left, end) = (ClientEvent::PeerLeft { from: None }, ClientEvent::End { from: None });
     for (name, frame, expected) in [
-        ("sigver-15", "0a04 0800 2001", &gone),
+        ("sigver-15", "0a04 0800 2001", &left),
         ("sigver-15", "0a04 0800 1a00", &end),
-        ("sigver-15.1", "0a04 0800 1801", &gone),
+        ("sigver-15.1", "0a04 0800 1801", &left),
         ("sigver-16", "0a04 0800 2001", &end),
-        ("sigver-18", "0a04 0800 1801", &gone),
-        ("sigver-19", "1202 0801", &gone),
-        ("sigver-20", "1204 0800 1007", &gone),
+        ("sigver-18", "0a04 0800 1801", &left),
+        ("sigver-19", "1202 0801", &left),
+        ("sigver-20", "1204 0800 1007", &left),
     ] {
         assert_eq!(
             &events(client_of(name, Role::Joiner).on_binary(&hex(frame))),
@@ -190,7 +190,7 @@ fn end_and_departure_are_told_apart() {
     }
     let mut joiner = client_of("sigver-13", Role::Joiner);
     joiner.on_text(r#"{"first":false}"#);
-    assert_eq!(events(joiner.on_text(r#"{"unavailable":"H1x"}"#)), [gone]);
+    assert_eq!(events(joiner.on_text(r#"{"unavailable":"H1x"}"#)), [left]);
     for (name, answer, frame, id) in [
         ("sigver-7.6", r#"{"isKeyOk":true}"#, r#"{"id":5,"unavailable":true}"#, json!(5)),
         ("sigver-9", r#"{"opened":true}"#, r#"{"unavailable":5}"#, json!(5)),

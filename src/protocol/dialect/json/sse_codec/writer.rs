@@ -112,7 +112,7 @@ fn query_error(close: &Close) -> Value {
     Value::Object(error)
 }
 
-/// Returns an event. Each line of `data` is marked as data, so that no text can be taken for another field.
+/// Returns an event. Each line of `data` is marked as data, so that no text is read as another field.
 fn event(name: Option<&str>, last: bool, data: &str) -> Bytes {
     let mut text = String::with_capacity(data.len().saturating_add(32));
     if let Some(name) = name {

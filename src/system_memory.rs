@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Returns the memory that the system or the control group gives to the process, in bytes: the least of all.
 /// `None` if the system does not state it as Linux does.
-pub(super) fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     available_below(Path::new("/"))
 }
 
@@ -46,7 +46,7 @@ fn total(meminfo: &str) -> Option<u64> {
 
 /// Returns the memory that the process has, in bytes; `None` if the system does not state it as Linux does.
 #[cfg(target_os = "linux")]
-pub(super) fn resident() -> Option<u64> {
+pub(crate) fn resident() -> Option<u64> {
     let pages = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
     pages.checked_mul(rustix::param::page_size() as u64)
@@ -54,7 +54,7 @@ pub(super) fn resident() -> Option<u64> {
 
 /// Returns the memory that the process has, in bytes; `None` if the system does not state it as Linux does.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn resident() -> Option<u64> {
+pub(crate) fn resident() -> Option<u64> {
     None
 }
 

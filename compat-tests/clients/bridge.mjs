@@ -8,6 +8,7 @@ import { runInRoom } from './lib/bridge.mjs'
 import { bridgePid, measureCrowd, measureRoundTrips } from './lib/bridge-figures.mjs'
 import { runEndedBridge, runKilledPage, runRestartedGateway } from './lib/bridge-faults.mjs'
 import { crowdPlan, runChurn, runCrowd, runLosers, runPair, runStay } from './lib/bridge-scenarios.mjs'
+import { openFirefox } from './lib/firefox.mjs'
 import { startGateway } from './lib/gateway.mjs'
 import { freeUdpPort, LOSSY_ADDRESS, openLossyPath } from './lib/lossy.mjs'
 import { list, parse, positive } from './lib/options.mjs'
@@ -19,6 +20,7 @@ const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
   --scenarios A,B,…    of open, join, stay, lost, crowds, churn, faults, figures (default: all)
   --versions A,B,…     versions of the pairs (default: all)
   --only A:B           this pair alone
+  --browsers A,B,…     of chromium and firefox: those of the first client of a room, the second …, in turn (default: chromium)
   --crowds N,…         sizes of crowds (default: 6,10,15)
   --seeds N,…          seeds of crowds and churn (default: 1,2)
   --address IP         address of the bridge (default: 127.0.0.1); own: this machine's, if it has one
@@ -34,6 +36,7 @@ const OPTIONS = {
   scenarios: { type: 'string', default: 'open,join,stay,lost,crowds,churn,faults,figures' },
   versions: { type: 'string', default: Object.keys(VERSIONS).join(',') },
   only: { type: 'string' },
+  browsers: { type: 'string', default: 'chromium' },
   crowds: { type: 'string', default: '6,10,15' },
   seeds: { type: 'string', default: '1,2' },
   address: { type: 'string', default: '127.0.0.1' },
@@ -51,10 +54,16 @@ const options = parse(USAGE, OPTIONS, (values) => {
   }
   const versions = list(values.versions).map(findVersion)
   versions.forEach(bundlePath)
+  const browsers = list(values.browsers)
+  const unknown = browsers.find((name) => !['chromium', 'firefox'].includes(name))
+  if (unknown !== undefined) {
+    throw new Error(`unknown browser ${unknown}`)
+  }
   return {
     ...values,
     bin: values['server-bin'],
     versions,
+    browsers,
     only: values.only?.split(':').map(findVersion),
     scenarios: list(values.scenarios),
     crowds: list(values.crowds).map(Number),
@@ -82,8 +91,15 @@ const gateway = await startGateway(options.bin, [
   ...(path ? ['--bridge-public-address', LOSSY_ADDRESS] : []), ...list(options['server-args'])
 ])
 const site = await openSite()
-const { browser, context } = await openBrowser({ hidesAddresses: options['hide-addresses'] })
-const lab = { context, origin: site.origin, signaling: gateway.url, limit: options.limit, delayOpen: 0 }
+const browsers = new Map()
+for (const name of options.browsers) {
+  if (!browsers.has(name)) {
+    const opened = name === 'firefox' ? openFirefox() : openBrowser({ hidesAddresses: options['hide-addresses'] })
+    browsers.set(name, await opened)
+  }
+}
+const contexts = options.browsers.map((name) => browsers.get(name).context)
+const lab = { contexts, origin: site.origin, signaling: gateway.url, limit: options.limit, delayOpen: 0 }
 
 function show (name, result) {
   const { passed, failures, ms, note = '', errors, log = [] } = result
@@ -185,7 +201,7 @@ try {
   await Promise.all(Array.from({ length: options.parallel }, () => work(together)))
   await work(jobs.filter(({ alone }) => alone).values())
 } finally {
-  await browser.close()
+  await Promise.all([...browsers.values()].map(({ browser }) => browser.close()))
   site.close()
   await gateway.stop()
   await path?.close()

@@ -31,7 +31,9 @@ export class BridgedRoom {
   // `how`: 'first' opens the key where the client's API has that, 'join' joins. `options` are those of its page.
   async enter (spec, how, options = {}) {
     this.#count += 1
-    const peer = await Peer.open({ ...this.#lab, ...options }, `${this.#count}:${spec.version}`, spec)
+    const { contexts } = this.#lab
+    const context = contexts[(this.#count - 1) % contexts.length]
+    const peer = await Peer.open({ ...this.#lab, context, ...options }, `${this.#count}:${spec.version}`, spec)
     this.everyone.push(peer)
     this.members.push(peer)
     this.ids.set(peer, new Map())

@@ -38,6 +38,18 @@ export class Peer extends EventEmitter {
   async #load ({ context, origin, signaling, delayOpen, losesMessages }) {
     this.#page = await context.newPage()
     this.#page.on('crash', () => this.#take({ kind: 'failed', text: 'the page crashed' }))
+    await (context.newCDPSession ? this.#watchByDevTools(context) : this.#watchByBinding())
+    const query = new URLSearchParams({ version: this.spec.version, api: this.spec.api, signaling, delay: delayOpen })
+    if (losesMessages) {
+      query.set('loses', '1')
+    }
+    if (!context.newCDPSession) {
+      query.set('frames', '1')
+    }
+    await this.#page.goto(`${origin}/peer?${query}`)
+  }
+
+  async #watchByDevTools (context) {
     const session = await context.newCDPSession(this.#page)
     session.on('Runtime.bindingCalled', ({ name, payload }) => {
       if (name === 'harnessReport') {
@@ -52,11 +64,11 @@ export class Peer extends EventEmitter {
     await session.send('Runtime.enable')
     await session.send('Runtime.addBinding', { name: 'harnessReport' })
     await session.send('Network.enable')
-    const query = new URLSearchParams({ version: this.spec.version, api: this.spec.api, signaling, delay: delayOpen })
-    if (losesMessages) {
-      query.set('loses', '1')
-    }
-    await this.#page.goto(`${origin}/peer?${query}`)
+  }
+
+  // In other browsers, signaling frames are not seen.
+  #watchByBinding () {
+    return this.#page.exposeFunction('harnessReport', (payload) => this.#take(JSON.parse(payload)))
   }
 
   #take (event) {

@@ -18,6 +18,16 @@
   window.addEventListener('error', (event) => report('error', { text: text(event.error ?? event.message) }))
   window.addEventListener('unhandledrejection', (event) => report('error', { text: `rejection: ${text(event.reason)}` }))
 
+  // What a browser without DevTools' protocol does not tell the harness.
+  const reportsFrames = params.get('frames') === '1'
+  function frameText (data) {
+    if (typeof data === 'string') {
+      return data
+    }
+    const bytes = new Uint8Array(data.buffer ?? data, data.byteOffset ?? 0, data.byteLength ?? 0)
+    return `hex ${Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')}`
+  }
+
   watchSockets()
   watchChannels()
 
@@ -32,6 +42,9 @@
       constructor (...args) {
         super(...args)
         report('socket-new', { socket: this.#number, url: this.url })
+        if (reportsFrames) {
+          this.addEventListener('message', ({ data }) => report('received', { socket: this.#number, data: frameText(data) }))
+        }
         this.addEventListener('open', () => report('socket-open', { socket: this.#number }))
         this.addEventListener('close', ({ code, reason, wasClean }) => {
           report('socket-close', { socket: this.#number, code, reason, wasClean })
@@ -57,6 +70,9 @@
       send (...args) {
         if (this.#hold?.isHeld()) {
           throw new DOMException('Still in CONNECTING state.', 'InvalidStateError')
+        }
+        if (reportsFrames) {
+          report('sent', { socket: this.#number, data: frameText(args[0]) })
         }
         return super.send(...args)
       }
@@ -178,8 +194,10 @@
     }
 
     Object.defineProperty(WatchedPeerConnection, 'name', { value: 'RTCPeerConnection' })
-    // The adapter inside older bundles builds on the prefixed name.
     window.RTCPeerConnection = WatchedPeerConnection
-    window.webkitRTCPeerConnection = WatchedPeerConnection
+    // The adapter inside older bundles builds on the prefixed name, where the browser has it.
+    if ('webkitRTCPeerConnection' in window) {
+      window.webkitRTCPeerConnection = WatchedPeerConnection
+    }
   }
 })()

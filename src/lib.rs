@@ -2,7 +2,7 @@
 //!
 //! # Embedding
 //!
-//! A [`Config`] says what is served; [`Gateway::bind`] listens, and [`Gateway::run_until`] serves until a
+//! A [`Config`] has what is served; [`Gateway::bind`] listens, and [`Gateway::run_until`] serves until a
 //! future is ready:
 //!
 //! ```
@@ -79,6 +79,7 @@ pub mod logging;
 pub mod output;
 pub mod protocol;
 pub mod server;
+mod socket_user;
 mod system_memory;
 pub mod tools;
 

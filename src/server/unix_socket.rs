@@ -9,12 +9,10 @@ use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::config::redact::displayed_path;
+use crate::socket_user::is_owner_or_root;
 
 /// Mode of a socket to which its user alone may connect.
 const PRIVATE_MODE: u32 = 0o600;
-
-/// User id of root.
-const ROOT: u32 = 0;
 
 /// Failure to open a Unix domain socket.
 #[derive(Debug, Error)]
@@ -87,7 +85,7 @@ impl UnixSocket {
     /// Returns true if a client is a process of the owner of the file or of root. It may have connected
     /// before the file had its mode.
     pub(crate) fn is_authorized(&self, client: &UnixStream) -> bool {
-        client.peer_cred().is_ok_and(|peer| [self.owner, ROOT].contains(&peer.uid()))
+        client.peer_cred().is_ok_and(|peer| is_owner_or_root(peer.uid(), self.owner))
     }
 }
 

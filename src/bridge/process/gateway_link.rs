@@ -15,13 +15,12 @@ use tokio::net::UnixStream;
 
 use crate::bridge::engine::BridgeEngine;
 use crate::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeMessage, BridgeMessageError};
+use crate::socket_user::{ROOT, is_owner_or_root};
 
 /// Delay before the gateway is connected to again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Delay if it speaks another version.
 const VERSION_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// User id of root.
-const ROOT: u32 = 0;
 /// Room for what is read at once.
 const READ_SIZE: usize = 64 << 10;
 /// Delay until a gateway that sends nothing is reported.
@@ -47,8 +46,8 @@ pub(super) enum GatewayLinkError {
 /// Returns the connection if the gateway's user is that of this process or root. A process of root may serve
 /// the gateway of any user.
 fn checked(stream: UnixStream) -> io::Result<UnixStream> {
-    let (own, gateway) = (geteuid(), stream.peer_cred()?.uid());
-    match own.is_root() || gateway == own.as_raw() || gateway == ROOT {
+    let (own, gateway) = (geteuid().as_raw(), stream.peer_cred()?.uid());
+    match own == ROOT || is_owner_or_root(gateway, own) {
         true => Ok(stream),
         false => {
             Err(io::Error::new(io::ErrorKind::PermissionDenied, "a process of another user answers there"))
@@ -115,7 +114,7 @@ impl GatewayLink {
         }
     }
 
-    /// Waits for the next event. What is done meanwhile is not lost if the caller stops waiting.
+    /// Waits for the next event. What is done while waiting is not lost if the caller stops.
     pub(super) async fn next(&mut self) -> GatewayLinkEvent {
         let Some(link) = &mut self.link else {
             tokio::time::sleep_until(self.retry_at.into()).await;

@@ -5,8 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::running::number_in_name;
-
-const ROOT: u32 = 0;
+use crate::socket_user::{ROOT, is_owner_or_root};
 
 /// State of a TCP socket that listens, in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
@@ -21,8 +20,7 @@ pub(super) struct Answering {
 /// Returns true if `me` may believe what is answered at `path`: by root, by the same user, and for root by
 /// the user whose server it is.
 pub(super) fn is_trusted(path: &Path, answering: Answering, me: u32) -> bool {
-    answering.user == ROOT
-        || answering.user == me
+    is_owner_or_root(answering.user, me)
         || me == ROOT && (names_server_of(path, answering) || is_in_own_directory(path, answering.user))
 }
 
@@ -49,7 +47,7 @@ fn is_in_own_directory(path: &Path, user: u32) -> bool {
     path.is_absolute()
         && directories.map(fs::metadata).all(|directory| {
             directory.is_ok_and(|directory| {
-                [ROOT, user].contains(&directory.uid()) && directory.mode() & 0o022 == 0
+                is_owner_or_root(directory.uid(), user) && directory.mode() & 0o022 == 0
             })
         })
 }

@@ -1,4 +1,4 @@
-//! Servers that cannot be reached: every tool that connects says why in words, once, and what helps.
+//! Servers that cannot be reached: every tool that connects reports why, once, and what helps.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -15,7 +15,7 @@ use common::process::{Served, run, sigver};
 use common::soon;
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/compat-tests/golden/20.1.0.jsonl");
-/// Words of a debug dump.
+/// Parts of a debug dump.
 const DUMPS: [&str; 7] = ["os error", "Error(", "Other(", "Entity", "Context {", "Kind", "httparse"];
 
 /// Runs every tool that ends by itself. Returns its name, exit code and stderr.
@@ -128,6 +128,24 @@ async fn unknown_issuer_is_explained() {
     expect_success(&server.url("https", "localhost"), &["--insecure"], Some(&other.cert)).await;
 }
 
+/// Certificates that some clients reject: of version 1, and with an unknown critical extension.
+#[tokio::test]
+async fn unusual_certificates_are_served() {
+    let fixture = |name| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    };
+    let old = TlsServer::start_with("version_1", &fixture("ec-v1.crt"), &fixture("ec-sec1.key")).await;
+    let mut critical = params("localhost");
+    let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+    extension.set_criticality(true);
+    critical.custom_extensions.push(extension);
+    let critical = TlsServer::start("critical", critical).await;
+    for server in [old, critical] {
+        expect_success(&server.url("wss", "localhost"), &["--insecure"], Some(&server.cert)).await;
+    }
+}
+
 #[tokio::test]
 async fn periods_and_missing_names_are_explained() {
     let mut old = authority("localhost");
@@ -146,7 +164,7 @@ async fn periods_and_missing_names_are_explained() {
 }
 
 #[tokio::test]
-async fn tls_and_plain_text_are_told_apart() {
+async fn tls_and_plain_text_are_distinguished() {
     let tls = TlsServer::start("plain", params("localhost")).await;
     let url = tls.url("ws", "localhost");
     // `healthcheck` reports the status of the answer.

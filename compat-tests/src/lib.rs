@@ -16,9 +16,11 @@ pub mod exceptions;
 pub mod goldens;
 pub mod interop;
 pub mod oracle;
+pub mod pairs;
 pub mod report;
 pub mod runner;
 pub mod tls;
+pub mod ws;
 
 pub use sigver::tools::protobuf;
 pub use sigver::tools::replay::{compare, ids, json_members, peer, player, rename, script, transcript};

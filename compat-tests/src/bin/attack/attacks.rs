@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
+use compat_tests::pairs::{connect, content, pair};
+use compat_tests::ws::{Received, Ws, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
-use crate::pairs::{connect, content, pair};
-use crate::ws::{Received, Ws, frame};
 use crate::{intruders, tls};
 use sigver::tools::bench::frame::{BINARY, PONG, TEXT};
 

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use compat_tests::pairs::{connect, pair};
+use compat_tests::ws::{Ws, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::attacks::{Attack, Ends, Target, spawn, until_close, write_only};
-use crate::pairs::{connect, pair};
-use crate::ws::{Ws, frame};
 use sigver::tools::bench::frame::{BINARY, PING, TEXT};
 
-/// Frames that no client of a sigver sends: reserved bits and opcodes, lengths that never come, deep nesting.
+/// Frames that no client of a sigver sends: reserved bits and opcodes, lengths without bytes, deep nesting.
 fn odd_frames() -> Vec<Vec<u8>> {
     let long = |length: u64| [&[BINARY, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
     let deep = format!("{{\"open\":{}1{}}}", "[".repeat(5_000), "]".repeat(5_000));

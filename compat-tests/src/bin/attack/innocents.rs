@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use compat_tests::pairs::{HEARTBEAT, content, next_content, pair};
+use compat_tests::ws::ENDED_EARLY;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::pairs::{HEARTBEAT, content, next_content, pair};
 use crate::tls::forward;
-use crate::ws::ENDED_EARLY;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 const NEWCOMER_INTERVAL: Duration = Duration::from_millis(500);

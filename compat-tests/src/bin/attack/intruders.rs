@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use compat_tests::pairs::{HEARTBEAT, connect, content, pair};
+use compat_tests::ws::{Received, Ws, frame};
 use sigver::tools::bench::frame::{BINARY, TEXT};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::attacks::{Ends, Target, answer, spawn};
-use crate::pairs::{HEARTBEAT, connect, content, pair};
-use crate::ws::{Received, Ws, frame};
 
 /// Number of guesses in one write.
 const GUESSES: u64 = 500;

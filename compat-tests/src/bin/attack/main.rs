@@ -6,9 +6,7 @@ mod attacks;
 mod crowds;
 mod innocents;
 mod intruders;
-mod pairs;
 mod tls;
-mod ws;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

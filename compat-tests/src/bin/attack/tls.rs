@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use compat_tests::tls::connector;
+use compat_tests::ws::upgrade_request;
 use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +16,6 @@ use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::attacks::{Ends, Target, spawn};
-use crate::ws::upgrade_request;
 
 /// The certificate of the server and its key, in PEM, and what connects to it.
 pub(crate) struct Certificate {

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use compat_tests::pairs;
+use compat_tests::ws::Ws;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-
-use crate::pairs;
-use crate::ws::Ws;
 
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -4,14 +4,8 @@
 
 mod clients;
 mod disk;
-#[allow(dead_code, reason = "attacks need more of it")]
-#[path = "../attack/pairs.rs"]
-mod pairs;
 mod process;
 mod restarts;
-#[allow(dead_code, reason = "attacks need more of it")]
-#[path = "../attack/ws.rs"]
-mod ws;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -119,7 +119,7 @@ impl Server {
     /// Ends the server by SIGTERM.
     pub(crate) async fn stop(&mut self) -> Result<String> {
         self.signal("TERM").await?;
-        // The second signal, if it is not taken for the first, ends the wait for clients.
+        // The second signal, if it is not treated as the first, ends the wait for clients.
         sleep(Duration::from_millis(100)).await;
         self.signal("TERM").await?;
         self.end().await

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use compat_tests::ws::Ws;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::Options;
 use crate::clients::{Pair, member};
 use crate::process::{Server, Start};
-use crate::ws::Ws;
 
 /// Connects members at once, each in a room of its own. Returns them with the time that each took.
 async fn storm(server: SocketAddr, count: usize) -> Result<Vec<(Ws, Duration)>> {

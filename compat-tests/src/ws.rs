@@ -1,32 +1,39 @@
 //! A WebSocket client that sends any bytes, as fast or as slowly as an attack wants.
 
+use std::net::SocketAddr;
+
 use anyhow::{Result, bail};
 use bytes::{Buf as _, BytesMut};
-use sigver::tools::bench::frame::BINARY;
-use sigver::tools::bench::frame::put;
-use std::net::SocketAddr;
+use sigver::tools::bench::frame::{BINARY, put};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Error of a connection without a response.
-pub(crate) const ENDED_EARLY: &str = "the connection ended before the response";
+pub const ENDED_EARLY: &str = "the connection ended before the response";
 
 /// A frame of a server.
-pub(crate) enum Received {
+pub enum Received {
+    /// A text or binary message.
     Message(Vec<u8>),
-    /// A close frame in words: its code and reason.
+    /// The text for a close frame: its code and reason.
     Close(String),
+    /// A ping or pong.
     Other,
 }
 
-pub(crate) struct Ws {
-    pub(crate) stream: TcpStream,
+/// An open WebSocket.
+pub struct Ws {
+    /// The connection, to which an attack may write anything.
+    pub stream: TcpStream,
     received: BytesMut,
 }
 
 impl Ws {
     /// Opens a WebSocket whose kernel keeps little of what it does not read.
-    pub(crate) async fn open(server: SocketAddr, path: &str) -> Result<Ws> {
+    ///
+    /// # Errors
+    /// The connection fails, or is no WebSocket.
+    pub async fn open(server: SocketAddr, path: &str) -> Result<Ws> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(16 * 1024)?;
         let mut stream = socket.connect(server).await?;
@@ -48,12 +55,18 @@ impl Ws {
     }
 
     /// Sends a binary message.
-    pub(crate) async fn send(&mut self, payload: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub async fn send(&mut self, payload: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(&frame(BINARY, payload)).await?)
     }
 
     /// Receives the next frame. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Received> {
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn next(&mut self) -> Result<Received> {
         loop {
             if let Some(frame) = self.take() {
                 return Ok(frame);
@@ -65,7 +78,10 @@ impl Ws {
     }
 
     /// Receives the next message.
-    pub(crate) async fn message(&mut self) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// The WebSocket is closed: the error is code and reason.
+    pub async fn message(&mut self) -> Result<Vec<u8>> {
         loop {
             match self.next().await? {
                 Received::Message(bytes) => return Ok(bytes),
@@ -101,7 +117,7 @@ impl Ws {
 }
 
 /// Returns a request for a WebSocket.
-pub(crate) fn upgrade_request(path: &str) -> String {
+pub fn upgrade_request(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -109,7 +125,7 @@ pub(crate) fn upgrade_request(path: &str) -> String {
 }
 
 /// Returns a masked frame with any first byte.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     put(&mut frame, first, payload);
     frame
@@ -117,7 +133,10 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 impl Ws {
     /// Opens a connection without a WebSocket.
-    pub(crate) async fn open_plain(server: SocketAddr) -> Result<Ws> {
+    ///
+    /// # Errors
+    /// The connection fails.
+    pub async fn open_plain(server: SocketAddr) -> Result<Ws> {
         Ok(Ws { stream: TcpStream::connect(server).await?, received: BytesMut::new() })
     }
 }

@@ -7,10 +7,11 @@ use sigver::tools::protobuf::{delimited, number};
 
 use crate::ws::Ws;
 
-pub(crate) const HEARTBEAT: [u8; 2] = [0x08, 1];
+/// The heartbeat of the server.
+pub const HEARTBEAT: [u8; 2] = [0x08, 1];
 
 /// Returns a connect message of sigver 19 and 20.
-pub(crate) fn connect(id: u32, members: &[u8]) -> Vec<u8> {
+pub fn connect(id: u32, members: &[u8]) -> Vec<u8> {
     let mut group = number(1, id);
     if !members.is_empty() {
         group.extend(delimited(2, members));
@@ -19,12 +20,15 @@ pub(crate) fn connect(id: u32, members: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a content message of sigver 20 from a joiner.
-pub(crate) fn content(data: &[u8]) -> Vec<u8> {
+pub fn content(data: &[u8]) -> Vec<u8> {
     delimited(2, &[number(1, 0), number(2, 0), delimited(4, data)].concat())
 }
 
 /// Connects a member in a room of its own.
-pub(crate) async fn member(server: SocketAddr, path: &str) -> Result<Ws> {
+///
+/// # Errors
+/// The server refuses a client.
+pub async fn member(server: SocketAddr, path: &str) -> Result<Ws> {
     let mut member = Ws::open(server, path).await?;
     member.send(&connect(11, &[])).await?;
     ensure!(member.message().await? == [0x20, 1], "the member was not admitted");
@@ -32,7 +36,10 @@ pub(crate) async fn member(server: SocketAddr, path: &str) -> Result<Ws> {
 }
 
 /// Returns a member and a joiner that are linked.
-pub(crate) async fn pair(server: SocketAddr, path: &str) -> Result<(Ws, Ws)> {
+///
+/// # Errors
+/// The server refuses a client.
+pub async fn pair(server: SocketAddr, path: &str) -> Result<(Ws, Ws)> {
     let member = member(server, path).await?;
     let mut joiner = Ws::open(server, path).await?;
     joiner.send(&connect(12, &[])).await?;
@@ -41,7 +48,10 @@ pub(crate) async fn pair(server: SocketAddr, path: &str) -> Result<(Ws, Ws)> {
 }
 
 /// Receives the next message that is no heartbeat.
-pub(crate) async fn next_content(ws: &mut Ws) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// The WebSocket is closed.
+pub async fn next_content(ws: &mut Ws) -> Result<Vec<u8>> {
     loop {
         let message = ws.message().await?;
         if message != HEARTBEAT {

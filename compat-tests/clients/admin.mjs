@@ -1,4 +1,4 @@
-// The page of the admin listener in Chromium, beside clients that use the gateway. See README.md, or --help.
+// The page of the admin listener in Chromium, while clients use the gateway. See README.md, or --help.
 
 import { mkdir } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
@@ -28,7 +28,7 @@ if (values.help || values['server-bin'] === undefined) {
 }
 const limit = Number(values.limit)
 const DIALECTS = ['sigver-9', 'sigver-18', 'sigver-20']
-// Every dialect as a member, and as the joiner of the one before; of 15.1, a member cannot be told from one of 15.
+// Every dialect as a member, and as the joiner of the one before; of 15.1, a member cannot be distinguished from one of 15.
 const RING = ['1', '4', '5', '6', '7', '7.6', '8', '9', '11', '13', '15', '16', '18', '19', '20'].map((version) => `sigver-${version}`)
 const PAIRS = [
   ...DIALECTS.flatMap((member) => DIALECTS.map((joiner) => [member, joiner])),

@@ -118,7 +118,7 @@ async function byQuery (server, ours, peer) {
     expect(await third.until('main', 'message '), '{"error":4011,"message":"KEY_UNKNOWN: Unknown key"}')
   })
   if (ours) {
-    await check(server, style, 'it arrives at nobody else, and its stream ends for good', async () => {
+    await check(server, style, 'it arrives at no other client, and its stream ends for good', async () => {
       await third.until('main', 'closed')
       await pause(RECONNECT_MS)
       const seen = await third.seen('main')
@@ -128,7 +128,7 @@ async function byQuery (server, ours, peer) {
         expect((await other.seen('main')).filter((text) => text.includes('"error"') || text === 'closed'), [])
       }
     })
-    await check(server, style, 'what was sent by an EventSource that nobody closes is not sent again', async () => {
+    await check(server, style, 'what was sent by an EventSource that no call closes is not sent again', async () => {
       await opener.forget('main')
       await joiner.listen('left open', query({ data: 'once', myId: joinerId }))
       await joiner.until('left open', 'closed', HELD_MS)
@@ -169,7 +169,7 @@ async function byPost (server, ours, peer) {
     await say(opener, { id: link, data: TEXT })
     expect(JSON.parse(`{"data":${await joiner.until('main', 'message {"data":')}`), { data: TEXT })
   })
-  await check(server, style, 'an error arrives at the one who errs, and at nobody else', async () => {
+  await check(server, style, 'an error arrives at its sender, and at no other client', async () => {
     await third.listen('main', '')
     ids.set(third, await third.until('main', 'auth '))
     await say(third, { foo: 1 })

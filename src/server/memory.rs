@@ -1,7 +1,7 @@
 //! The memory that clients can make the server hold: one count of it for the whole process, with a limit.
 //!
 //! Counted is what grows with what clients send and do not read: TLS handshakes, heads and bodies of
-//! requests, parts of messages, and queues. Small queues are not counted, so that the relay of a message does
+//! requests, parts of messages, and queues. Small queues are not counted, so that relaying a message does
 //! not touch the count.
 //!
 //! The memory of the process has a limit as well, and more causes. Both are looked at several times a second,

@@ -34,7 +34,7 @@ export async function runEndedBridge (room, names, gateway, signal) {
   const begin = Date.now()
   process.kill(Number(before), signal)
   if (signal === 'SIGTERM') {
-    await room.wait('everyone notices that the foreign members are gone', () => {
+    await room.wait('everyone notices that the foreign members have left', () => {
       return room.members.every((peer) => known.get(peer).every((id) => peer.left.includes(id)))
     })
   } else {

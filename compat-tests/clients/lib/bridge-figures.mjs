@@ -74,7 +74,7 @@ export async function measureCrowd (room, plan, pid) {
   }
   const micros = seconds * 1e6 / received
   return {
-    note: `${channels} channels, ${Math.round(each / 1024)} KiB each beside ${Math.round(empty / 1024)} KiB; ` +
+    note: `${channels} channels, ${Math.round(each / 1024)} KiB each and ${Math.round(empty / 1024)} KiB; ` +
       `${received} messages at ${Math.round(received / FLOOD_SECONDS)}/s, ${micros.toFixed(1)} µs of processor time each`
   }
 }

@@ -94,7 +94,7 @@ export function runLosers (room, versions) {
   })))
 }
 
-// A client that only joins comes where its group has nobody; the others leave, and others come: it is still there.
+// A client that only joins arrives where its group has no member; the others leave, and others join: it is still there.
 export async function runStay (room, [joiner, first, second]) {
   const one = await room.enter(first, 'first')
   await room.wait('the first is in the room', () => one.ready)

@@ -56,7 +56,7 @@ export class BridgedRoom {
       }
       return this.members.every((peer) => this.#seen(peer) >= others)
     })
-    // It sends to nobody whose channel is open and who has not joined.
+    // It sends to no client whose channel is open and that has not joined.
     if (this.members.some(({ spec }) => !spec.hearsJoins)) {
       await sleep(300)
     }
@@ -64,12 +64,12 @@ export class BridgedRoom {
 
   #seen (peer) {
     const members = peer.present.size
-    // 0.10.3 is not told of the members that it finds.
+    // 0.10.3 does not report the members that it finds.
     const isTold = peer.spec.hearsJoins || peer.how === 'first'
     return isTold ? members : peer.ready ? Math.max(members, peer.channelsOpened - peer.channelsClosed) : 0
   }
 
-  // Everyone says who it is, so that ids are known.
+  // Every client sends its name, so that ids are known.
   async introduce () {
     const before = new Map(this.members.map((peer) => [peer, peer.messages.length]))
     for (const peer of this.members) {

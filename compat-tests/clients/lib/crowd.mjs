@@ -38,10 +38,10 @@ function strangersOf ({ name, spec, joined, left, channelsOpened }, isFirst, par
   const expected = isFirst || spec.hearsJoins ? [partner] : []
   const wrong = []
   if (String(joined) !== String(expected)) {
-    wrong.push(`${name} heard of [${joined}] instead of [${expected}]`)
+    wrong.push(`${name} received [${joined}] instead of [${expected}]`)
   }
   if (left.length > 0) {
-    wrong.push(`${name} heard that [${left}] left`)
+    wrong.push(`${name} received that [${left}] left`)
   }
   if (channelsOpened !== 1) {
     wrong.push(`${name} has had ${channelsOpened} data channels instead of one`)

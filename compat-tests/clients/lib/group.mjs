@@ -61,11 +61,11 @@ export class Group {
       return
     }
     await this.#wait(`${peer.name} is in the group`, () => peer.ready || peer.hitOwnRace)
-    await this.#wait(`the others hear that ${peer.name} joined`, () => {
+    await this.#wait(`the others notice that ${peer.name} joined`, () => {
       return others.every((other, index) => other.joined.length > heard[index])
     })
     if (peer.spec.hearsJoins) {
-      await this.#wait(`${peer.name} hears of the others`, () => peer.joined.length >= others.length)
+      await this.#wait(`${peer.name} notices the others`, () => peer.joined.length >= others.length)
     }
   }
 
@@ -138,7 +138,7 @@ export class Group {
       }
     }
     await peer.goAway()
-    await this.#wait(`the others notice that ${peer.name} is gone`, noticed)
+    await this.#wait(`the others notice that ${peer.name} left`, noticed)
     await peer.close()
   }
 

@@ -26,7 +26,7 @@ export function retriesFor (release) {
   return RELEASES[release].retries ?? 0
 }
 
-// A release whose port is hard-coded is told where to listen by a preload.
+// A release whose port is hard-coded gets it from a preload.
 function commandLine (directory, release, port, more) {
   const { entry, bound } = RELEASES[release]
   const script = join(directory, 'node_modules', `sigver-${release}`, entry)

@@ -22,7 +22,7 @@ async function answer (url) {
     // The watcher is loaded first, so that it observes all that the bundle does.
     return ['text/html', html(`netflux ${version}`, ['/watch.js', `/bundles/${version}.js`, '/payload.js', '/driver.js'])]
   }
-  if (url.pathname === '/relay') {
+  if (url.pathname === '/signaller') {
     return ['text/html', html('signaller', ['/signaller.js'])]
   }
   if (url.pathname === '/events') {

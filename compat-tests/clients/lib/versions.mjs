@@ -4,9 +4,9 @@
 // `firstSocket` and `joinerSocket`: 'stays' open for as long as the page, or 'closes' by the client itself once the
 // joiner has its data channel.
 // `layer`: versions of one layer understand each other on a data channel.
-// `hearsJoins`: a joiner is told of the members it finds. `firstMayLeave`: the group can still be joined afterwards.
+// `hearsJoins`: a joiner reports the members it finds. `firstMayLeave`: the group can still be joined afterwards.
 // `leaveIsHeard`: the other members notice the client's own leave call, not only its page going away.
-// `repeatsLeaves`: the application is told twice or three times that a member left.
+// `repeatsLeaves`: a member that left is reported to the application twice or three times.
 // `ownRace`: the error in the page when a joiner trips over a race of its own, so that its join promise never ends
 // although it is in the group; a scenario that failed after that may be tried again.
 const DEFAULTS = {
@@ -52,7 +52,7 @@ const TABLE = {
     api: 'create-join',
     layer: 'B',
     original: '10.1.0',
-    // A candidate that crosses the joiner's {"open"} on the wire is taken for the answer to it.
+    // A candidate that crosses the joiner's {"open"} on the wire is treated as the answer to it.
     ownRace: /^rejection: Unknown message from .*\{"candidate":/
   },
   '1.1.0-beta.7': {

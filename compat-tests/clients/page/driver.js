@@ -56,7 +56,7 @@
     return sent
   }
 
-  // A call whose promise says when this peer is in the group.
+  // A call whose promise resolves when this peer is in the group.
   const settle = (promise) => { promise.then(ready, failed) }
 
   // 0.10.3, 0.10.8

@@ -1,5 +1,5 @@
 // Script of the pages that use the signaller protocol: the contract of signallerd's client library,
-// written independently, and `relay`, which the scenarios call.
+// written independently, and `pipes`, which the scenarios call.
 
 (() => {
   // `listen` and `connect` resolve when the server has admitted the client, and reject otherwise. A
@@ -60,7 +60,7 @@
   signaller.onsignal = (data) => take(typeof data === 'string' ? data : [...new Uint8Array(data)])
   signaller.onclose = closed
 
-  // The relay limits the length of messages and their number in one direction: candidates share messages.
+  // The server limits the length of messages and their number in one direction: candidates share messages.
   const LONGEST = 1000
 
   function inBatches (candidates) {
@@ -76,7 +76,7 @@
     return batch.length > 0 ? [...batches, { candidates: batch }] : batches
   }
 
-  // Both ends of a data channel, all of whose signaling passes the relay. Resolves with the other end's
+  // Both ends of a data channel, all of whose signaling passes the pipe. Resolves with the other end's
   // message.
   async function talk (isFirst, text) {
     const connection = new RTCPeerConnection({ iceServers: [] })
@@ -117,7 +117,7 @@
     })
     const hear = async () => {
       for (;;) {
-        const message = JSON.parse(await window.relay.next())
+        const message = JSON.parse(await window.pipes.next())
         if (message.description) {
           await connection.setRemoteDescription(message.description)
           if (!isFirst) {
@@ -135,7 +135,7 @@
     return Promise.race([said, failed, wrong])
   }
 
-  window.relay = {
+  window.pipes = {
     listen: (handle) => signaller.listen(handle),
     connect: (handle) => signaller.connect(handle),
     signal: (item) => signaller.signal(typeof item === 'string' ? item : new Uint8Array(item)),

@@ -91,7 +91,7 @@ test('versions are paired with each other, and with themselves', () => {
   assert.deepEqual(names, ['1.1.0-beta.8:1.1.0-beta.8', '1.1.0-beta.8:4.3.1', '4.3.1:1.1.0-beta.8', '4.3.1:4.3.1'])
 })
 
-test('the table tells what passed, after a retry, and what did not', () => {
+test('the table has what passed, after a retry, and what did not', () => {
   const [same, mixed, other] = pairUp([spec('1.1.0-beta.8'), spec('4.3.1')])
   const results = [
     { ...same, passed: true, attempts: [attempt(true)] },
@@ -111,7 +111,7 @@ test('the table tells what passed, after a retry, and what did not', () => {
   ])
 })
 
-test('what a frame carries is told in every generation', () => {
+test('the contents of a frame are described in every generation', () => {
   const text = (payloadData) => ({ opcode: 1, payloadData })
   const binary = (payload) => ({ opcode: 2, payloadData: Buffer.from(payload, 'latin1').toString('base64') })
   assert.equal(carries(text('{"data":{"offer":{"sdp":"a=setup:actpass"}}}')), 'offer')

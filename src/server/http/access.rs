@@ -58,7 +58,7 @@ impl AccessControl {
         })
     }
 
-    /// Returns the client's end of a request that came over the connection `peer`.
+    /// Returns the client's end of a request that arrived over the connection `peer`.
     pub(super) fn endpoint(&self, headers: &HeaderMap, peer: ClientEndpoint) -> ClientEndpoint {
         match peer.behind_proxy {
             true => ClientEndpoint { remote: client_address(headers, peer.remote, &self.proxies), ..peer },
@@ -90,8 +90,8 @@ impl AccessControl {
         self.auth.as_ref().and_then(|_| take_token(request))
     }
 
-    /// Returns the rights of a client that asks for an event stream, a WebSocket on `path`, or the relay on
-    /// it. `None` if all clients have all.
+    /// Returns the rights of a client that asks for an event stream, a WebSocket on `path`, or an endpoint
+    /// of signaller. `None` if all clients have all.
     ///
     /// # Errors
     /// The request is refused with this response.
@@ -99,15 +99,15 @@ impl AccessControl {
         &self,
         token: Option<&RequestToken>,
         path: &str,
-        relayed: Option<&Endpoint>,
+        endpoint: Option<&Endpoint>,
         headers: &HeaderMap,
         client: ClientEndpoint,
     ) -> Result<Option<Box<Grant>>, Refused> {
         let Some(auth) = &self.auth else { return Ok(None) };
         let granted = auth.check(token, client.remote.map(ClientNetwork::from)).await.and_then(|grant| {
-            let allowed = match (relayed, path.strip_prefix('/').unwrap_or(path)) {
+            let allowed = match (endpoint, path.strip_prefix('/').unwrap_or(path)) {
                 (Some(endpoint), _) => grant.allows(endpoint.handle().as_str()),
-                // The key comes in a message.
+                // The key arrives in a message.
                 (None, "") => true,
                 (None, _) if !self.policy.has_keys_in_paths() => true,
                 (None, key) => grant.allows(self.policy.room_key(RoomKey::from(key)).as_str()),
@@ -146,7 +146,7 @@ impl Refused {
     fn new(cause: RefusalCause, status: StatusCode, text: &'static str) -> Self {
         let mut response = upgrade::plain(status, text);
         response.headers_mut().remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
-        // Its status alone does not tell the cause.
+        // Its status alone does not show the cause.
         response.extensions_mut().insert(cause);
         Refused { response: Box::new(response) }
     }

@@ -13,7 +13,7 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// proxy. `None` is a peer of a Unix socket.
 ///
 /// A hop is believed only if the one behind it is trusted, so that a client cannot put a name of its own
-/// there. A proxy may write one of the two headers and forward the other as it came from the client: if both
+/// there. A proxy may write one of the two headers and forward the other as the client sent it: if both
 /// are there and disagree, neither is believed.
 pub(super) fn client_address(
     headers: &HeaderMap,

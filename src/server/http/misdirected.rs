@@ -1,6 +1,6 @@
 //! Connections that speak another protocol than the port: TLS to plain text, plain text to TLS, the PROXY
-//! protocol, and HTTP/2. Each gets a response that says so, in plain text: the client, or the proxy in front
-//! of it, shows it.
+//! protocol, and HTTP/2. Each gets a response that names the mistake, in plain text: the client, or the proxy
+//! in front of it, shows it.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ pub(crate) async fn reject<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, cau
         RefusalCause::Http2 => "use HTTP/1.1, also from a proxy to the server",
         _ => "",
     };
-    // In words, as well.
+    // As text, too.
     let status = status(cause);
     let text = format!("{status}: {}; {advice}\n", cause.description());
     let response = format!(

@@ -158,7 +158,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
         // Boxed, as this state is large and rarely needed.
         FirstRead::Other(prefetched) => match Rewind::new(prefetched, stream, &routes) {
-            Ok(stream) => Box::pin(serve_http(stream, endpoint, routes, alive)).await,
+            Ok(stream) => Box::pin(serve_by_hyper(stream, endpoint, routes, alive)).await,
             Err(stream) => {
                 routes.admission.refuse(LimitKind::Memory, stream);
                 None
@@ -168,7 +168,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 }
 
 /// Serves HTTP by way of hyper.
-async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: Rewind<S>,
     endpoint: ClientEndpoint,
     routes: Arc<Routes>,
@@ -339,13 +339,14 @@ impl HttpService {
         self.respond(request, client, charge).await
     }
 
-    /// Returns the rights of the client that sent a request, for the relay if it is `relayed`; `None` if all
-    /// clients have all. `is_counted` is true if the rate of its address was counted for this request.
+    /// Returns the rights of the client that sent a request, for an endpoint of signaller if there is one;
+    /// `None` if all clients have all. `is_counted` is true if the rate of its address was counted for this
+    /// request.
     async fn authenticate(
         &self,
         token: Option<&RequestToken>,
         request: &Request<Incoming>,
-        relayed: Option<&Endpoint>,
+        endpoint: Option<&Endpoint>,
         client: ClientEndpoint,
         is_counted: bool,
     ) -> Result<Option<Box<Grant>>, Refused> {
@@ -354,7 +355,7 @@ impl HttpService {
             return Err(Refused::by_rate());
         }
         let Some(access) = &self.routes.access else { return Ok(None) };
-        access.authenticate(token, request.uri().path(), relayed, request.headers(), client).await
+        access.authenticate(token, request.uri().path(), endpoint, request.headers(), client).await
     }
 
     /// Counts a response that refuses what was asked for.
@@ -437,17 +438,17 @@ impl HttpService {
         }
         let is_upgrade = upgrade::is_upgrade(&request);
         let signaller = self.routes.signaller.as_ref();
-        let relay = signaller.map(|signaller| (signaller, match_path(signaller, request.uri().path())));
-        let relayed = relay.as_ref().and_then(|(_, path)| path.as_ref().ok()?.as_ref());
+        let matched = signaller.map(|signaller| (signaller, match_path(signaller, request.uri().path())));
+        let endpoint = matched.as_ref().and_then(|(_, path)| path.as_ref().ok()?.as_ref());
         let admitted = access.filter(|_| is_upgrade).map(|access| access.admit(client));
         let permit = match admitted.transpose() {
             Ok(permit) => permit.flatten(),
             Err(refused) => return refused.into_response(),
         };
-        let grant = match relayed.is_some() || self.routes.websockets && is_upgrade {
+        let grant = match endpoint.is_some() || self.routes.websockets && is_upgrade {
             true => {
                 let is_counted = client.behind_proxy && is_upgrade;
-                self.authenticate(token.as_ref(), &request, relayed, client, is_counted).await
+                self.authenticate(token.as_ref(), &request, endpoint, client, is_counted).await
             }
             false => Ok(None),
         };
@@ -455,7 +456,7 @@ impl HttpService {
             Ok(grant) => grant,
             Err(refused) => return refused.into_response(),
         };
-        let (response, target) = match relay {
+        let (response, target) = match matched {
             Some((signaller, Ok(Some(endpoint)))) => {
                 let origin_is_listed = access.is_some_and(AccessControl::checks_origins);
                 signaller::respond(signaller, endpoint, &request, origin_is_listed).await

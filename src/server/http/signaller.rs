@@ -13,7 +13,7 @@ use super::upgrade::{accept_key, has_token, is_upgrade, switching_protocols};
 use crate::protocol::signaller::handle::Endpoint;
 use crate::server::signaller::Signaller;
 
-/// Returns the response to a request for an endpoint of the relay, and the WebSocket that it grants.
+/// Returns the response to a request for an endpoint of signaller, and the WebSocket that it grants.
 /// `origin_is_listed` is true if the origin is one of those that are allowed for all protocols.
 pub(super) async fn respond<B>(
     signaller: &Arc<Signaller>,

@@ -26,7 +26,7 @@ pub(super) struct SignallerRequest<'a> {
 /// The reason why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rejection {
-    /// The path is none of the relay's, or the handle in it is malformed.
+    /// The path is none of signaller's, or the handle in it is malformed.
     NoSuchPath,
     /// The handle has a listener.
     HandleTaken,

@@ -339,7 +339,7 @@ fn not_found() -> Response<ResponseBody> {
     upgrade::plain(StatusCode::NOT_FOUND, upgrade::NOT_FOUND).map(ResponseBody::Full)
 }
 
-/// Returns true if the request comes from a page or continues a stream, though its library may not say what
+/// Returns true if the request is of a page or continues a stream, though its library may not send what
 /// it accepts. Health checkers send none of these headers.
 pub(super) fn is_of_page(headers: &HeaderMap) -> bool {
     [header::ORIGIN, header::REFERER, LAST_EVENT_ID].iter().any(|name| headers.contains_key(name))

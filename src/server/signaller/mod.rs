@@ -1,7 +1,7 @@
 //! The protocol of `boramalper/signaller` (`signallerd`): a client listens under a handle, another connects
 //! to it, and a pipe carries every message of the one to the other.
 //!
-//! The relay shares the port with sigver and nothing else: no rooms, no model, no detection. The pure rules
+//! Signaller shares the port with sigver and nothing else: no rooms, no model, no detection. The pure rules
 //! are in [`crate::protocol::signaller`], the waiting listeners in [`registry`], the task of a pipe in
 //! `task`; admission is part of HTTP. Differences from signallerd are C80 to C89 of
 //! docs/reference/differences.md.

@@ -69,20 +69,20 @@ impl BenchClient {
     pub async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
         let actions = self.state.client.on_open(first);
         self.state.execute(actions);
-        let words = self.protocol.capabilities();
+        let capabilities = self.protocol.capabilities();
         let answered = match self.role {
-            Role::Member => words.confirms_member,
-            Role::Joiner => words.confirms_joiner,
+            Role::Member => capabilities.confirms_member,
+            Role::Joiner => capabilities.confirms_joiner,
         };
         if !answered {
             // A pong arrives after the answers to everything sent before the ping.
             put(&mut self.state.replies, PING, &[]);
         }
         self.reply().await?;
-        let (role, relay) = (self.role, self.protocol == Protocol::Signaller);
+        let (role, is_pipe) = (self.role, self.protocol == Protocol::Signaller);
         self.until("answer to the first message", |events| match (events, role) {
             (ClientEvent::Synced, _) if !answered => Some(Ok(())),
-            (ClientEvent::LinkedToMember, _) if relay => Some(Ok(())),
+            (ClientEvent::LinkedToMember, _) if is_pipe => Some(Ok(())),
             (ClientEvent::BecameMember, Role::Member) | (ClientEvent::LinkedToMember, Role::Joiner) => {
                 Some(Ok(()))
             }
@@ -106,8 +106,8 @@ impl BenchClient {
         with_timeout(RESPONSE_TIMEOUT, what, async {
             loop {
                 while let Some(events) = self.state.events.pop_front() {
-                    if let ClientEvent::Rejected(words) = events {
-                        return Err(Error::Refused(format!("refused: {words}")));
+                    if let ClientEvent::Rejected(reason) = events {
+                        return Err(Error::Refused(format!("refused: {reason}")));
                     }
                     if let Some(found) = found(events) {
                         return found;

@@ -125,7 +125,7 @@ impl Pair {
     }
 }
 
-/// Connects a client and waits until it is member or joiner, as `role` says.
+/// Connects a client and waits until it is member or joiner, by its `role`.
 pub async fn connect_client(
     target: &Target,
     protocol: Protocol,

@@ -258,9 +258,9 @@ impl ThroughputPlan {
             ));
         }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= MAX_RATE)) {
-            let words =
+            let problem =
                 format!("the rate must be greater than 0 and at most {MAX_RATE:.0} messages per second");
-            return Err(Error::InvalidPlan(words));
+            return Err(Error::InvalidPlan(problem));
         }
         if self.rate.is_none()
             && self.in_flight > 1

@@ -1,4 +1,4 @@
-//! Autobahn's cases for WebSocket servers, run by kosoku, through a pipe of the path relay: kosoku's bytes go
+//! Autobahn's cases for WebSocket servers, run by kosoku, through a pipe of signaller: kosoku's bytes go
 //! to `/connect/H` unchanged, and a client at `/listen/H` echoes the messages. Directly and through reverse
 //! proxies, with and without TLS. Fails unless every case passes, and unless cases fail that must.
 

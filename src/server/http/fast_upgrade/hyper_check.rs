@@ -59,7 +59,7 @@ async fn by_hyper(bytes: &[u8]) -> Option<Granted> {
     let stream = Rewind::new(Bytes::new(), server, &routes()).unwrap();
     let endpoint = ClientEndpoint { remote: None, tls: false, behind_proxy: false };
     let alive = tokio_util::task::TaskTracker::new().token();
-    let served = super::super::serve_http(stream, endpoint, Arc::new(routes()), alive);
+    let served = super::super::serve_by_hyper(stream, endpoint, Arc::new(routes()), alive);
     let upgraded = tokio::time::timeout(TIMEOUT, served).await.ok()??;
     // The response is left to the WebSocket.
     drop(upgraded.stream);

@@ -15,7 +15,7 @@ function within (limit, what, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }
 
-// A page with the client library. Each method of `relay` in page/signaller.js is one here.
+// A page with the client library. Each method of `pipes` in page/signaller.js is one here.
 class RelayPage {
   #page
   #limit
@@ -24,12 +24,12 @@ class RelayPage {
     const page = new RelayPage()
     page.#limit = limit
     page.#page = await context.newPage()
-    await page.#page.goto(`${origin}/relay?${new URLSearchParams({ signaling })}`)
+    await page.#page.goto(`${origin}/signaller?${new URLSearchParams({ signaling })}`)
     return page
   }
 
   #call (method, ...args) {
-    const call = this.#page.evaluate(([method, args]) => relay[method](...args), [method, args])
+    const call = this.#page.evaluate(([method, args]) => pipes[method](...args), [method, args])
     return within(this.#limit, `${method}(${args.map((arg) => JSON.stringify(arg)).join(', ')})`, call)
   }
 
@@ -112,7 +112,7 @@ const SCENARIOS = {
     await listener.gets('still here?')
   },
 
-  async 'a handle that nobody has' ({ page, handle }) {
+  async 'a handle without a listener' ({ page, handle }) {
     await isRefused((await page()).connect(handle))
     const [listener, connector] = [await page(), await page()]
     await listener.listen(handle)
@@ -142,7 +142,7 @@ const SCENARIOS = {
 
 // Plays all scenarios against the server at `signaling`, with pages of one site, which it admits, and of
 // another. Returns the numbers of passed and failed scenarios.
-export async function playRelay ({ context, origin, foreign, signaling, limit, label }) {
+export async function playSignaller ({ context, origin, foreign, signaling, limit, label }) {
   const count = { passed: 0, failed: 0 }
   for (const [name, play] of Object.entries(SCENARIOS)) {
     const pages = []

@@ -4,12 +4,12 @@
 import { parseArgs } from 'node:util'
 import { openBrowser } from './lib/browser.mjs'
 import { startGateway } from './lib/gateway.mjs'
-import { playRelay } from './lib/relay.mjs'
+import { playSignaller } from './lib/signaller.mjs'
 import { openSite } from './lib/site.mjs'
 
-const USAGE = `Usage: node relay.mjs --server-bin FILE [options]
+const USAGE = `Usage: node signaller.mjs --server-bin FILE [options]
 
-  --server-bin FILE    the server, which is started in each way that serves the relay
+  --server-bin FILE    the server, which is started in each way that serves signaller
   --limit MS           longest wait for anything (default: 8000)`
 
 // Start-up variants, with pages of this origin admitted.
@@ -49,7 +49,7 @@ try {
   for (const [label, args] of Object.entries(WAYS)) {
     const server = await startGateway(bin, args(`^${site.origin.replaceAll('.', '\\.')}$`))
     try {
-      const { passed, failed } = await playRelay({
+      const { passed, failed } = await playSignaller({
         context, origin: site.origin, foreign: otherSite.origin, signaling: server.url, limit, label
       })
       total.passed += passed
@@ -63,5 +63,5 @@ try {
   site.close()
   otherSite.close()
 }
-console.log(`relay: ${total.passed} passed, ${total.failed} failed`)
+console.log(`signaller: ${total.passed} passed, ${total.failed} failed`)
 process.exitCode = total.failed === 0 ? 0 : 1

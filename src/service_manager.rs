@@ -19,7 +19,7 @@ pub(crate) fn notify_ready() {
 
 /// Reports that a reload begins. [`notify_reloaded`] has to follow.
 pub(crate) fn notify_reloading() {
-    // systemd tells reloads apart by their time.
+    // systemd distinguishes reloads by their time.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "no clock for the service manager"),

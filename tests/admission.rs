@@ -1,4 +1,4 @@
-//! Limits of what comes in: connections in all and by address, their handshakes, event streams, the rate of
+//! Limits of what arrives: connections in all and by address, their handshakes, event streams, the rate of
 //! messages, rooms, and the memory of the process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]

@@ -1,5 +1,5 @@
-//! `sigver bench` against a gateway of ours: every mode, many dialects, and what it says when it cannot.
-//! Speed is not looked at: other things run on the machine.
+//! `sigver bench` against a gateway of ours: every mode, many dialects, and the errors of those that cannot
+//! be measured. Speed is not looked at: other things run on the machine.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 

@@ -1,6 +1,6 @@
 //! The proof that a client of any dialect, however late its first frame is, ends up in a conversation that it
 //! can finish: with a page that is slow to open, and with a network that is slow both ways, while the gateway
-//! has only the client's behaviour to tell its dialect by.
+//! has only the client's behaviour to detect its dialect by.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -138,15 +138,15 @@ fn run(cases: &[Case]) {
 }
 
 #[test]
-fn clients_of_one_dialect_find_one_another_whatever_the_delay() {
+fn clients_of_one_dialect_find_one_another_despite_any_delay() {
     run(&same_dialect());
 }
 
-/// Which conversations between two dialects are left out: nothing on the wire tells in time what the member
+/// Conversations between two dialects that are left out: nothing on the wire shows in time what the member
 /// reads.
 fn unreadable(one: Dialect, other: Dialect, join_time: JoinTime) -> bool {
     match (one, other) {
-        // A member of 19 or 20 has not sent a content yet: it is taken for what the joiner is, or for 20.
+        // A member of 19 or 20 has not sent a content yet: it is treated as what the joiner is, or as 20.
         (Dialect::Sigver19, _) | (Dialect::Sigver20, Dialect::Sigver19) => true,
         // A member of 15 whose page is late has not answered the probe: content of 16 or 18 is shown to it at
         // once.
@@ -182,7 +182,7 @@ fn mixed() -> Vec<Case> {
 }
 
 #[test]
-fn clients_of_different_dialects_find_one_another_whatever_the_delay() {
+fn clients_of_different_dialects_find_one_another_despite_any_delay() {
     run(&mixed());
 }
 

@@ -16,6 +16,19 @@ const MAX_COMMENT_COLUMNS: usize = 110;
 const FORBIDDEN_FIRST_WORDS: [&str; 9] =
     ["What", "Whether", "Who", "Whoever", "How", "Of", "As", "Those", "Whichever"];
 
+/// Words that comments and docs do not use, with what they have instead: the table of CONTRIBUTING.md, as far
+/// as a word has no other meaning. Texts in backquotes are exempt: names, and what was measured.
+const FORBIDDEN_WORDS: [(&[&str], &str); 8] = [
+    (&["say", "says", "said", "tell", "tells", "told"], "send, report, return, show"),
+    (&["hear", "hears", "heard"], "receive"),
+    (&["gone"], "disconnected, closed, left"),
+    (&["takes itself for"], "treated as"),
+    (&["whoever", "somebody", "nobody"], "the client, the caller, no client"),
+    (&["patience", "farewell"], "timeout, close handshake"),
+    (&["anew", "all the same"], "again, anyway"),
+    (&["beside"], "next to, in addition to"),
+];
+
 /// Public type names that may be defined more than once, each with the reason.
 const ALLOWED_DUPLICATES: [(&str, &str); 0] = [];
 
@@ -141,6 +154,59 @@ fn doc_comments_begin_with_their_subject() {
         "Write \"Returns true if …\" for \"Whether …\", \"Longest …\" for \"How long …\", \"Client that …\" for \"Who …\".",
         &wrong,
     );
+}
+
+/// The comment of a line of Rust, if it has one. A `//` within a string is none.
+fn comment(line: &str) -> Option<&str> {
+    line.match_indices("//").map(|(at, _)| line.split_at(at)).find_map(|(code, comment)| {
+        let begins = code.is_empty() || code.ends_with(' ');
+        (begins && code.matches('"').count() % 2 == 0).then_some(comment)
+    })
+}
+
+/// The forbidden word or phrase in a text, with what to write instead.
+fn forbidden_word(text: &str) -> Option<(&'static str, &'static str)> {
+    let prose: String = text.split('`').step_by(2).collect::<Vec<_>>().join("`").to_lowercase();
+    let words: Vec<&str> =
+        prose.split(|c: char| !(c.is_alphanumeric() || c == '-')).filter(|word| !word.is_empty()).collect();
+    let text = format!(" {} ", words.join(" "));
+    FORBIDDEN_WORDS.into_iter().find_map(|(forbidden, instead)| {
+        let found = forbidden.iter().find(|word| text.contains(&format!(" {word} ")))?;
+        Some((*found, instead))
+    })
+}
+
+#[test]
+fn prose_uses_the_terms_of_the_protocol() {
+    let comments = rust().into_iter().map(|(file, source)| {
+        let comments: Vec<_> = source.lines().map(|line| comment(line).unwrap_or_default()).collect();
+        (file, comments.join("\n"))
+    });
+    let docs = sources(&["docs"], "md").into_iter();
+    let pages = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md"].map(|name| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        (name.to_owned(), fs::read_to_string(path).unwrap())
+    });
+    let mut wrong = Vec::new();
+    for (file, source) in comments.chain(docs).chain(pages) {
+        for (number, line) in source.lines().enumerate() {
+            if let Some((word, instead)) = forbidden_word(line) {
+                wrong.push(format!("{file}:{}: {word} (instead: {instead})", number + 1));
+            }
+        }
+    }
+    report("comments and docs use the words of CONTRIBUTING.md", "See its table under Prose.", &wrong);
+}
+
+#[test]
+fn forbidden_words_are_seen() {
+    assert_eq!(comment("let url = \"ws://host\"; // It is told."), Some("// It is told."));
+    assert_eq!(comment("    /// A field."), Some("/// A field."));
+    assert_eq!(comment("let url = \"ws: //host\";"), None);
+    let word = |text| forbidden_word(text).map(|(word, _)| word);
+    assert_eq!(word("// The client is Told, once."), Some("told"));
+    assert_eq!(word("// It is all the same to a peer."), Some("all the same"));
+    assert_eq!(word("// `told` and `the opener is gone`, besides a foretold `end`"), None);
 }
 
 #[test]

@@ -31,7 +31,7 @@ async fn startup_line_names_the_listening_address() {
     served.signal("TERM").await;
     let (status, rest, errors) = served.end().await;
     assert_eq!((status.code(), &rest[..]), (Some(0), ""));
-    // The log, without colours as it is no terminal's, says that it came and went, and nothing of its
+    // The log, without colours as it is no terminal's, has its start and its end, and nothing of its
     // clients.
     let lines: Vec<&str> = errors.lines().collect();
     assert_eq!(lines.len(), 2, "{errors}");
@@ -239,7 +239,7 @@ async fn invalid_signallerd_usage_fails_as_go_programs_do() {
 async fn stops(signal: &str) {
     let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--drain-timeout", "0"]).await;
     let why = Got::Close(Some(1001), "the server is shutting down".to_owned());
-    // Of each generation one that is a member, and one that has not said what it is.
+    // Of each generation one that is a member, and one that has not shown what it is.
     let mut current = served.ws("/k").await;
     assert!(current.binary(&hex("1a02080b")).await);
     current.expect(&[Got::binary("2001")]).await;
@@ -271,7 +271,7 @@ async fn stops(signal: &str) {
         ws.close(1001).await;
         ws.expect(&[Got::End]).await;
     }
-    // A member and its joiner may hear of one another's end first.
+    // A member and its joiner may receive one another's end first.
     for ws in [&mut current, &mut joiner] {
         let last = loop {
             match ws.message().await {

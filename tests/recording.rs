@@ -130,7 +130,7 @@ async fn pair_of_20(recorder: &Recorder, key: &str) {
 async fn pair_of_5(recorder: &Recorder) {
     let mut opener = recorder.ws("/").await;
     assert!(opener.text(r#"{"type":"open","key":"k5"}"#).await);
-    // Nothing tells that the room is there.
+    // Nothing shows that the room is there.
     opener.expect_nothing().await;
     let mut joiner = recorder.ws("/").await;
     assert!(joiner.text(r#"{"type":"join","key":"k5"}"#).await);
@@ -210,7 +210,7 @@ async fn recording_replays_without_differences_until_the_server_changes() {
     assert!(out.contains("session_2\n  step ") && out.contains(shown), "{out}");
     assert!(out.ends_with("0 passed, 3 failed\n"), "{out}");
 
-    // A recording in which the server said something else.
+    // A recording in which the server sent something else.
     let tampered = path("tampered.jsonl");
     let line = r#""dir":"recv","op":"binary","hex":"2000""#;
     assert!(text.contains(line));

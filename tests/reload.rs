@@ -186,7 +186,7 @@ async fn reload_on_the_admin_listener_changes_limits_and_names_what_takes_a_rest
     folder.write("sigver.toml", &format!("protocol = \"auto\"\nlog-ip = \"full\"\n{limits}"));
     let report = r#"{"reloaded":true,"changed":["log-ip","max-connections-per-address","tls-timeout","max-rooms"],"needs_restart":["protocol"]}"#;
     assert_eq!(post_reload(&admin, "").await, ("200".to_owned(), format!("{report}\n")));
-    // Who is connected stays, and the new limits are those of all that comes.
+    // Connected clients stay, and the new limits are those of later ones.
     let mut second = member("/two").await;
     second.expect_close(1013).await;
     second.close(1013).await;

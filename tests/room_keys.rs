@@ -75,7 +75,7 @@ async fn spellings_of_a_key_name_one_room_in_all_dialects() {
 }
 
 #[tokio::test]
-async fn spellings_that_a_pinned_release_tells_apart_stay_apart() {
+async fn spellings_that_a_pinned_release_distinguishes_stay_apart() {
     let gateway = TestGateway::start("sigver-9").await;
     let mut clients = Vec::new();
     for key in ["a/b", "a%2Fb", "a%2fb", "a b", "a%20b", "a b ", "a/../b", "b", "./b"] {

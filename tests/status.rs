@@ -328,7 +328,7 @@ async fn status_finds_every_running_server_and_no_stale_socket() {
     let bridge = dir.0.join("bridge.sock");
     let first = dir.serve(&["-p", "0", "--bridge-socket", bridge.to_str().unwrap()]).await;
     let second = dir.serve(&["-p", "0", "--control", custom.to_str().unwrap()]).await;
-    // Nobody answers on the socket for a bridge, which is not asked.
+    // No process answers on the socket for a bridge, which is not asked.
     let _bridge = tokio::net::UnixStream::connect(&bridge).await.unwrap();
     drop(std::os::unix::net::UnixListener::bind(dir.0.join("sigver-1.sock")).unwrap());
     let (done, out, errors) = dir.status(&[]).await;

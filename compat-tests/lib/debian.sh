@@ -1,4 +1,4 @@
-# For the setup scripts, which source this: packages from Debian, and how to say what is done. Nothing is run here.
+# For the setup scripts, which source this: packages from Debian, and a report of what is done. Nothing is run here.
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }

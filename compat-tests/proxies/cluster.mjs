@@ -1,6 +1,6 @@
 // HAProxy, nginx and Caddy in front of three nodes of a cluster, with the snippets of docs/howto/cluster.md: pairs of clients meet, on
 // whichever nodes they are, also while one node after the other is stopped and replaced. Then Redis is stopped, and each node does what its
-// --engine-loss says. Needs a Redis. Exit 1 if anything fails.
+// --engine-loss requires. Needs a Redis. Exit 1 if anything fails.
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -120,7 +120,7 @@ async function pair (port) {
   }
 }
 
-// As a real client does: once more after some seconds if a node ended meanwhile.
+// As a real client does: once more after some seconds if a node ended in between.
 async function pairs (name, port, until) {
   const counts = { met: 0, 'came again': 0 }
   const failures = []
@@ -154,7 +154,7 @@ async function admin (name, path) {
   return { status: response.status, text: await response.text() }
 }
 
-// What the nodes say and do while Redis answers, and when it does not for longer than a restart takes.
+// What the nodes report and do while Redis answers, and when it does not for longer than a restart takes.
 async function loss () {
   const failures = []
   const expect = (what, found, wanted) => {
@@ -184,7 +184,7 @@ async function loss () {
   const closes = await Promise.all([...NODES.map((name) => soon(newcomers[name].closing)), soon(members.c.closing), ...['a', 'b'].map((name) => soon(members[name].closing))])
   expect('newcomers to new rooms, and members', closes.join(), 'nothing,1013,1013,1012,nothing,nothing')
   expect('a newcomer that waits', await within('close', newcomers.a.closing), 1013)
-  console.log('loss of Redis: continue, refuse-new and close do what they say')
+  console.log('loss of Redis: continue, refuse-new and close do what is documented')
   return { failures }
 }
 
@@ -217,7 +217,7 @@ for (const name of NODES) {
 until.done = true
 const results = await Promise.all(load)
 for (const { name, counts } of results) {
-  console.log(`${name}: ${counts.met} pairs met through three nodes, which were replaced meanwhile; ${counts['came again']} came again`)
+  console.log(`${name}: ${counts.met} pairs met through three nodes, which were replaced in between; ${counts['came again']} came again`)
 }
 const failures = [...results, await loss()].flatMap(({ failures }) => failures)
 failures.slice(0, 10).forEach((failure) => console.log(`FAIL  ${failure}`))

@@ -374,8 +374,8 @@ fn finish(script: &Scenario, played: &mut Scenario, event: RecordedEvent) {
 }
 
 /// Reaction of real clients to the gateway's probe (measured on netflux 1.1.0-beta.7 to 4.3.1, C40 in the
-/// table of differences): those of sigver 15 take it for a ping and answer, those of 16 to 18 for a
-/// heartbeat, those of 19 and 20 ignore it.
+/// table of differences): those of sigver 15 treat it as a ping and answer, those of 16 to 18 as
+/// a heartbeat, those of 19 and 20 ignore it.
 fn probe_reply(version: &str) -> Option<AutoReply> {
     let (pong, heartbeat): (&[u8], &[u8]) = (&[0x28, 0x01], &[0x20, 0x01]);
     let is = |majors: &[&str]| majors.iter().any(|major| version.starts_with(major));

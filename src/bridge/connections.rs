@@ -405,7 +405,7 @@ impl<C: PeerConnection> Connections<C> {
             let (is_open, incomplete) = (&mut connection.is_open, &mut connection.incomplete);
             let next = connection.stack.poll(now, &mut |output| match output {
                 PeerConnectionOutput::Transmit(packet) => {
-                    // For what is sent, acknowledgements come, of which no frame is made.
+                    // Acknowledgements of what is sent arrive, of which no frame is made.
                     *incomplete = incomplete.saturating_sub(packet.data.len() / 2);
                     packets.push(packet);
                 }

@@ -53,7 +53,7 @@ impl<K: Copy + Ord> Deadlines<K> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Removes and returns a key whose time has come.
+    /// Removes and returns a key that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<K> {
         while let Some(Reverse((entry, key))) = self.heap.peek().copied() {
             if entry > now {

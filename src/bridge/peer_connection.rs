@@ -79,7 +79,7 @@ pub(super) trait PeerConnection: Sized {
     fn close_channel(&mut self);
     /// Closes the connection.
     fn close(&mut self);
-    /// Returns false if nothing more comes of it.
+    /// Returns false if no more events follow.
     fn is_alive(&self) -> bool;
     /// Does all there is to do at this time. Returns when there is more.
     fn poll(&mut self, now: Instant, output: &mut dyn FnMut(PeerConnectionOutput)) -> Instant;

@@ -130,7 +130,7 @@ impl Str0mConnection {
 
     fn take_event(&mut self, event: Event) -> Option<PeerConnectionOutput> {
         match event {
-            // A second channel is nobody's.
+            // A second channel has no use.
             Event::ChannelOpen(channel, _) if self.channel.is_none() => {
                 self.channel = Some(channel);
                 if let Some(mut open) = self.rtc.channel(channel) {

@@ -1,4 +1,4 @@
-//! The one attribute of a STUN message that tells to which peer connection it belongs.
+//! The one attribute of a STUN message that names the peer connection it belongs to.
 
 /// Length of the header.
 const HEADER_LENGTH: usize = 20;

@@ -260,7 +260,7 @@ impl Invocation<'_> {
 fn visible_password_warning(config: &Config, values: &Values) -> Option<String> {
     let url = config.cluster.url.as_ref()?;
     let is_visible = values.get("cluster").is_some_and(|given| given.source == Source::CommandLine);
-    (is_visible && url.to_string() != url.as_str()).then(|| {
+    (is_visible && url.has_password()).then(|| {
         "warning: lists of processes show the password in '--cluster <url>': use '--cluster-password-file <file path>' \
          or the environment variable SIGVER_CLUSTER"
             .to_owned()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::slice;
 
 use super::ConfigError;
 use super::parse::ValueError;
@@ -90,9 +91,48 @@ impl ClusterConfig {
     }
 }
 
+/// Port of a sentinel without one.
+const SENTINEL_PORT: &str = ":26379";
+
 /// URL of the engine, which may have a password. `Debug` and `Display` do not show that.
 #[derive(Clone, PartialEq, Eq)]
-pub struct EngineUrl(String);
+pub struct EngineUrl {
+    text: String,
+    servers: EngineServers<String>,
+}
+
+/// The servers that a node connects to.
+#[derive(Clone, PartialEq, Eq)]
+pub enum EngineServers<S> {
+    /// The engine itself.
+    Single(S),
+    /// Sentinels, and the name by which they know the engine.
+    Sentinels(Vec<S>, String),
+}
+
+impl<S> EngineServers<S> {
+    /// Returns all servers.
+    pub fn all(&self) -> &[S] {
+        match self {
+            EngineServers::Single(server) => slice::from_ref(server),
+            EngineServers::Sentinels(servers, _) => servers,
+        }
+    }
+
+    /// Returns what `convert` makes of each server.
+    ///
+    /// # Errors
+    /// The first one of `convert`.
+    pub fn try_map<T, E>(&self, mut convert: impl FnMut(&S) -> Result<T, E>) -> Result<EngineServers<T>, E> {
+        Ok(match self {
+            EngineServers::Single(server) => EngineServers::Single(convert(server)?),
+            EngineServers::Sentinels(servers, primary) => {
+                let servers: Result<_, E> = servers.iter().map(convert).collect();
+                EngineServers::Sentinels(servers?, primary.clone())
+            }
+        })
+    }
+}
 
 impl EngineUrl {
     /// Parses `redis://…`, `rediss://…`, `redis+sentinel://…` or `rediss+sentinel://…`.
@@ -107,25 +147,43 @@ impl EngineUrl {
             )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(error)?;
-        let is_known = matches!(scheme, "redis" | "rediss" | "redis+sentinel" | "rediss+sentinel");
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        let names_primary =
-            !scheme.ends_with("+sentinel") || host.split_once('/').is_some_and(|(_, name)| !name.is_empty());
-        if !is_known || host.is_empty() || host.starts_with([':', '/']) || !names_primary {
+        let (login, hosts) = match rest.rsplit_once('@') {
+            Some((login, hosts)) => (format!("{login}@"), hosts),
+            None => (String::new(), rest),
+        };
+        if hosts.is_empty() || hosts.starts_with([':', '/']) {
             return Err(error());
         }
-        Ok(EngineUrl(text.to_owned()))
+        let servers = match (scheme, scheme.strip_suffix("+sentinel")) {
+            ("redis" | "rediss", _) => EngineServers::Single(text.to_owned()),
+            (_, Some(base @ ("redis" | "rediss"))) => {
+                let named = hosts.split_once('/').filter(|(_, primary)| !primary.is_empty());
+                let (hosts, primary) = named.ok_or_else(error)?;
+                let servers = hosts.split(',').map(|host| {
+                    let port = if host.contains(':') { "" } else { SENTINEL_PORT };
+                    format!("{base}://{login}{host}{port}")
+                });
+                EngineServers::Sentinels(servers.collect(), primary.to_owned())
+            }
+            _ => return Err(error()),
+        };
+        Ok(EngineUrl { text: text.to_owned(), servers })
     }
 
-    /// Returns the URL, with its password.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// Returns true if the URL has a password.
+    pub fn has_password(&self) -> bool {
+        self.to_string() != self.text
+    }
+
+    /// Returns the URLs of the servers, each with its login.
+    pub fn servers(&self) -> &EngineServers<String> {
+        &self.servers
     }
 }
 
 impl fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&without_password(&self.0))
+        f.write_str(&without_password(&self.text))
     }
 }
 
@@ -229,15 +287,27 @@ mod tests {
                 "rediss://node:***@redis.example.org:6380/2",
             ),
             ("redis://:secret@h", "redis://:***@h"),
-            ("redis+sentinel://u:p@a,b:1,c/main", "redis+sentinel://u:***@a,b:1,c/main"),
         ] {
             let parsed = EngineUrl::parse(url).unwrap();
-            assert_eq!((parsed.as_str(), parsed.to_string().as_str()), (url, shown));
+            assert!(*parsed.servers() == EngineServers::Single(url.to_owned()), "{url}");
+            assert_eq!(parsed.to_string(), shown);
             assert!(!format!("{parsed:?}").contains("secret"));
         }
-        for url in
-            ["", "127.0.0.1", "http://a", "redis://", "redis://u:p@", "redis://:6379", "redis+sentinel://a,b"]
-        {
+        let sentinels = EngineUrl::parse("rediss+sentinel://u:p@a,b:1,c/main").unwrap();
+        assert_eq!(sentinels.to_string(), "rediss+sentinel://u:***@a,b:1,c/main");
+        let servers = ["rediss://u:p@a:26379", "rediss://u:p@b:1", "rediss://u:p@c:26379"];
+        let servers = servers.map(str::to_owned).to_vec();
+        assert!(*sentinels.servers() == EngineServers::Sentinels(servers, "main".to_owned()));
+        for url in [
+            "",
+            "127.0.0.1",
+            "http://a",
+            "http+sentinel://a/b",
+            "redis://",
+            "redis://u:p@",
+            "redis://:6379",
+            "redis+sentinel://a,b",
+        ] {
             assert!(EngineUrl::parse(url).is_err(), "{url}");
         }
     }

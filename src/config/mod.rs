@@ -32,7 +32,7 @@ pub use access::{
 pub use admin_socket::AdminSocketPath;
 pub use bridge::{BridgeConfig, BridgeLimits};
 pub(crate) use cluster::parse_name;
-pub use cluster::{ClusterConfig, DEFAULT_CLUSTER_NAME, EngineLoss, EngineUrl, NodeAddress};
+pub use cluster::{ClusterConfig, DEFAULT_CLUSTER_NAME, EngineLoss, EngineServers, EngineUrl, NodeAddress};
 pub use limits::ServerLimits;
 pub use listen_address::ListenAddress;
 pub use log_format::LogFormat;

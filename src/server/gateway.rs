@@ -99,7 +99,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Listens as `config` says, within the current Tokio runtime.
+    /// Listens as `config` has it, within the current Tokio runtime.
     ///
     /// # Errors
     /// The configuration is contradictory, the files for TLS are invalid, or the address is not available.
@@ -287,7 +287,7 @@ impl Gateway {
         };
         match bridge {
             None => served.await,
-            Some(bridge) => bridge.run_beside(served).await,
+            Some(bridge) => bridge.run_with(served).await,
         }
     }
 }

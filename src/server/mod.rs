@@ -18,6 +18,7 @@ mod listening;
 mod log_limit;
 pub mod memory;
 pub(crate) mod proxy_protocol;
+mod readiness;
 mod refusals;
 pub mod regular_file;
 mod reload;

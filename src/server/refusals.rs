@@ -96,7 +96,9 @@ impl RefusalCause {
             RefusalCause::InvalidToken => "an invalid token",
             RefusalCause::ExpiredToken => "an expired token",
             RefusalCause::ForbiddenKey => "a token that is not for the room key",
-            RefusalCause::TooManyTokenRequests => "too many requests, says the program of --auth callout",
+            RefusalCause::TooManyTokenRequests => {
+                "too many requests, according to the program of --auth callout"
+            }
             RefusalCause::AuthUnavailable => "the program of --auth callout does not answer",
             RefusalCause::TlsOnPlainPort => "TLS to a port of plain text",
             RefusalCause::HttpOnTlsPort => "plain text to a port of TLS",

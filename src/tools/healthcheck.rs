@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn answers_are_told_apart() {
+    async fn answers_are_distinguished() {
         for (bytes, answer) in [
             (&b"HTTP/1.1 200 OK\r\n\r\n"[..], Answer::Status(200)),
             (b"HTTP/1.0 503\r\n", Answer::Status(503)),

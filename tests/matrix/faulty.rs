@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 /// Fault of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing, but that it does not say that a peer has left.
+    /// Nothing, but that it does not report that a peer has left.
     None,
     /// A message for one joiner is sent to all of them.
     Broadcasts,
@@ -99,10 +99,10 @@ fn handle(room: &mut Room, value: &Value, out: &Out, place: &mut Option<usize>, 
         send(member, json!({"id": id, "data": data}));
     } else if let Some(id) = value["id"].as_u64() {
         let data = json!({"data": value["data"]});
-        for (place, (joiner, heard)) in room.joiners.iter_mut().enumerate() {
+        for (place, (joiner, received)) in room.joiners.iter_mut().enumerate() {
             let meant = place as u64 + 1 == id;
-            *heard += usize::from(meant);
-            if meant && !(fault == Fault::Forgets && *heard > 1) || fault == Fault::Broadcasts {
+            *received += usize::from(meant);
+            if meant && !(fault == Fault::Forgets && *received > 1) || fault == Fault::Broadcasts {
                 send(joiner, data.clone());
             }
         }

@@ -1,4 +1,4 @@
-//! Old and new clients in one room, all pairs of them, and proof that what measures them can say no.
+//! Old and new clients in one room, all pairs of them, and proof that what measures them can fail.
 
 #![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -73,7 +73,7 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
         }
         (true, true) | (false, false) => {}
     }
-    // sigver 6 has words for one offer and one answer, and they name no client.
+    // sigver 6 has messages for one offer and one answer, which name no client.
     if member == "sigver-6" {
         lost.push("an answer reaches every waiting joiner");
         if joiner != "sigver-6" {
@@ -89,8 +89,8 @@ fn expected(member: &str, joiner: &str) -> Result<Vec<&'static str>, &'static st
             false => "to the joiner: offer, candidate, json lost",
         });
     }
-    // C63 and C64: their words for a departure would be an error to others that cannot be distinguished from
-    // them.
+    // C63 and C64: their message for a departure would be an error to others that cannot be distinguished
+    // from them.
     let mum = |name| matches!(name, "sigver-7.6" | "sigver-8" | "sigver-9" | "sigver-11" | "sigver-13");
     if mum(member) {
         lost.push("the departure of a joiner is not reported");
@@ -164,7 +164,7 @@ fn all() -> Vec<Protocol> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
+async fn old_and_new_clients_work_together_as_far_as_their_messages_go() {
     let gateway = TestGateway::start("auto").await;
     let plan = MatrixPlan::new(&all());
     assert_eq!((plan.pairs.len(), plan.control.len()), (Dialect::ALL.len().pow(2) + 1, Protocol::COUNT));
@@ -173,7 +173,7 @@ async fn old_and_new_clients_work_together_as_far_as_their_words_go() {
     measure_again(&mut outcome, gateway.address).await;
     let unexpected = unexpected(&outcome);
     assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
-    // Why a pair failed depends on what came first; that it did, and what others lost, does not.
+    // Why a pair failed depends on what arrived first; that it did, and what others lost, does not.
     let markdown = render::markdown(&outcome);
     let (table, _) = markdown.split_once("\nFailed:").unwrap();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -207,7 +207,7 @@ fn quick(names: &[&str]) -> MatrixPlan {
     plan
 }
 
-/// A server that says to everybody what it hears.
+/// A server that sends to all clients what it receives.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

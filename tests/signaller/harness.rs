@@ -110,7 +110,7 @@ impl Server {
                 }
             }
         };
-        // "still open", as the recording says, is one of the possible ends.
+        // "still open", as in the recording, is one of the possible ends.
         let _ = timeout(NOTHING, read).await;
         // After an upgrade there may be frames behind the head.
         let answer = String::from_utf8_lossy(&answer);

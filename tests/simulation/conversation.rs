@@ -48,7 +48,7 @@ pub struct Venue {
 }
 
 impl Venue {
-    /// Waits until the member is there. Returns false if it does not come.
+    /// Waits until the member is there. Returns false if it does not join.
     pub async fn wait_until_up(&self) -> bool {
         let up = async {
             while !self.is_up.load(Ordering::Relaxed) {

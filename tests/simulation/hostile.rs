@@ -130,7 +130,7 @@ impl Hostile {
         };
         let codes: &[Option<u16>] = match self {
             Hostile::Silent if world.mode != Mode::Auto => &[],
-            // As one of sigver 15 to 18 that answers no ping, or as one that never says what it wants.
+            // As one of sigver 15 to 18 that answers no ping, or as one that never sends what it wants.
             Hostile::Silent if path == "/" => &[Some(1008)],
             Hostile::Silent => &[Some(4002)],
             Hostile::InvalidFrame(bytes, code) => {

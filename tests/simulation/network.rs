@@ -60,7 +60,7 @@ struct Pipe {
     unacknowledged: Option<Instant>,
     /// From then on, the connection is broken.
     reset: Option<Instant>,
-    reader_gone: bool,
+    reader_closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -76,7 +76,7 @@ impl Pipe {
             blackhole: None,
             unacknowledged: None,
             reset: None,
-            reader_gone: false,
+            reader_closed: false,
             reader: None,
             writer: None,
         }))
@@ -216,7 +216,7 @@ impl AsyncRead for SimStream {
 impl AsyncWrite for SimStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut pipe = self.sending.lock();
-        if Pipe::has_passed(pipe.reset) || pipe.reader_gone {
+        if Pipe::has_passed(pipe.reset) || pipe.reader_closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let count = bytes.len().min(WINDOW - pipe.in_flight).min(SEGMENT);
@@ -258,7 +258,7 @@ impl Drop for SimStream {
         self.sending.lock().finish();
         let mut pipe = self.receiving.lock();
         // The other end learns it with its next write, unless the network is dead.
-        pipe.reader_gone = !Pipe::has_passed(pipe.blackhole);
+        pipe.reader_closed = !Pipe::has_passed(pipe.blackhole);
         pipe.wake();
     }
 }

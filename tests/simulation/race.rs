@@ -1,5 +1,5 @@
-//! Clients that connect under one key at the same time: one of them is the first, and all others are told
-//! that they are not.
+//! Clients that connect under one key at the same time: one of them is the first, and all others
+//! receive that they are not.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -51,7 +51,7 @@ impl End {
         let scheme = if party.tls() { "wss" } else { "ws" };
         Ok(End {
             target: Target::parse(&format!("{scheme}://{}", server.addr))?,
-            process: Process::new(server.pid().context("the server is gone")?)?,
+            process: Process::new(server.pid().context("the server has ended")?)?,
         })
     }
 }
@@ -245,7 +245,7 @@ async fn idle_figures(
     let held = most.load(Ordering::Relaxed).saturating_sub(before) as f64;
     complete(&idle_figures.lost)?;
     let (cost, each) =
-        (cost(idle_figures.server)?, idle_figures.bytes_per_member.context("nobody was watched")?);
+        (cost(idle_figures.server)?, idle_figures.bytes_per_member.context("no process was watched")?);
     Ok(Sample::from([
         (Figure::Member, each / 1e3),
         (Figure::Heartbeats, cost.cpu_us_each),
@@ -261,7 +261,7 @@ fn protocol(name: &str) -> Result<Protocol> {
 }
 
 fn cost(server: Option<Cost>) -> Result<Cost> {
-    server.context("nobody was watched")
+    server.context("no process was watched")
 }
 
 /// Returns an error if connections were lost: figures of some clients would be compared with those of all.

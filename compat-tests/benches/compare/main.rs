@@ -292,7 +292,7 @@ fn selected(names: &[String]) -> Result<Vec<Work>> {
     let mut works = works::all();
     let known = |name: &String| works.iter().any(|work| work.name.starts_with(name.as_str()));
     if let Some(name) = names.iter().find(|name| !known(name)) {
-        bail!("no work begins with {name}; --list tells which there are");
+        bail!("no work begins with {name}; --list lists them");
     }
     works.retain(|work| names.is_empty() || names.iter().any(|name| work.name.starts_with(name.as_str())));
     Ok(works)
@@ -301,7 +301,9 @@ fn selected(names: &[String]) -> Result<Vec<Work>> {
 /// Returns a note on the machine's other processes.
 fn quiet(others: Vec<f64>) -> String {
     let Some(Summary { median, most, .. }) = Summary::of(others) else { return String::new() };
-    format!("Other processes took {median:.0} % of the machine meanwhile, {most:.0} % in the worst turn.\n")
+    format!(
+        "Other processes took {median:.0} % of the machine in that time, {most:.0} % in the worst turn.\n"
+    )
 }
 
 /// Returns the heading of the table.

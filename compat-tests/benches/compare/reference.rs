@@ -179,7 +179,7 @@ async fn relay(
                 Some(writer) => writer,
                 None => {
                     way.here.notified().await;
-                    way.writer.borrow_mut().take().context("the other one is gone")?
+                    way.writer.borrow_mut().take().context("the other end is closed")?
                 }
             };
             writer.write_all(&out).await?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::figures::{Figure, Sample, Summary, Target, digits};
-use crate::works::{Beside, Row, Work};
+use crate::works::{Comparison, Row, Work};
 
 /// Samples of one work: per turn, one per run.
 pub type Turns = Vec<Vec<Sample>>;
@@ -30,7 +30,7 @@ pub struct Line {
     /// CPU load of the load generator, in % of a core.
     pub load_busy: Option<f64>,
     /// Participant compared with.
-    pub beside: Option<String>,
+    pub comparison: Option<String>,
     /// Values of the participant compared with.
     pub other: Option<Summary>,
     /// Ratios, turn by turn.
@@ -51,10 +51,10 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
     let values = of(row.run);
     let median = |figure| Summary::of(column(turns, row.run, figure)).map(|summary| summary.median);
     let name = |run: usize| work.runs.get(run).map(|(party, _)| party.name());
-    let (others, beside) = match row.beside {
-        Beside::Nothing => (None, None),
-        Beside::Run(run) => (Some(of(run)), name(run)),
-        Beside::Lower(one, other) => {
+    let (others, comparison) = match row.comparison {
+        Comparison::Nothing => (None, None),
+        Comparison::Run(run) => (Some(of(run)), name(run)),
+        Comparison::Lower(one, other) => {
             let lower = of(one).into_iter().zip(of(other)).map(|(one, other)| one.min(other));
             (Some(lower.collect()), Some("the slower".into()))
         }
@@ -65,7 +65,7 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
     });
     let value = Summary::of(values)?;
     let ratio = ratios.and_then(Summary::of);
-    if beside.is_some() && ratio.is_none() {
+    if comparison.is_some() && ratio.is_none() {
         return None;
     }
     let judged = ratio.unwrap_or(value).median;
@@ -78,10 +78,10 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
         value,
         busy: median(Figure::Busy),
         load_busy: median(Figure::LoadBusy),
-        beside,
+        comparison,
         other: others.and_then(Summary::of),
         ratio,
-        target: row.target.map(|target| target.text(row.beside != Beside::Nothing)),
+        target: row.target.map(|target| target.text(row.comparison != Comparison::Nothing)),
         met: row.target.map(|target: Target| target.met(judged)),
     })
 }
@@ -91,7 +91,7 @@ fn column(turns: &Turns, run: usize, figure: Figure) -> Vec<f64> {
     turns.iter().filter_map(|turn| turn.get(run)?.get(&figure).copied()).collect()
 }
 
-const HEAD: &str = "| work | measured | ours | busy | beside | theirs | ratio | least to most | target | met |\n\
+const HEAD: &str = "| work | measured | ours | busy | reference | theirs | ratio | least to most | target | met |\n\
                     |---|---|--:|--:|---|--:|--:|--:|--:|---|\n";
 
 /// Returns the table as Markdown.
@@ -113,7 +113,7 @@ pub fn markdown(lines: &[Line]) -> String {
                 (Some(server), None) => format!("{server:.0} %"),
                 _ => "–".into(),
             },
-            line.beside.as_deref().unwrap_or("–"),
+            line.comparison.as_deref().unwrap_or("–"),
             line.other.map_or("–".into(), |other| digits(other.median)),
             line.ratio.map_or("–".into(), |ratio| digits(ratio.median)),
             digits(spread.least),

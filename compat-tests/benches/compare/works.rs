@@ -59,14 +59,14 @@ pub struct Row {
     /// Index of the run.
     pub run: usize,
     /// Comparison.
-    pub beside: Beside,
+    pub comparison: Comparison,
     /// Target of the ratio, or of the figure if it is compared with nothing.
     pub target: Option<Target>,
 }
 
 /// Comparison of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beside {
+pub enum Comparison {
     /// None.
     Nothing,
     /// The same figure of another run.
@@ -107,18 +107,18 @@ const fn spoken(
     LoadShape { rooms, flight, bytes, member, joiner }
 }
 
-fn row(figure: Figure, beside: Beside, target: Target) -> Row {
-    let run = match beside {
-        Beside::Nothing => 0,
-        Beside::Run(_) => 1,
-        Beside::Lower(..) => 2,
+fn row(figure: Figure, comparison: Comparison, target: Target) -> Row {
+    let run = match comparison {
+        Comparison::Nothing => 0,
+        Comparison::Run(_) => 1,
+        Comparison::Lower(..) => 2,
     };
-    Row { figure, run, beside, target: Some(target) }
+    Row { figure, run, comparison, target: Some(target) }
 }
 
 /// Returns a row with the ratio of the second run to the first.
 fn ratio(figure: Figure, target: Target) -> Row {
-    row(figure, Beside::Run(0), target)
+    row(figure, Comparison::Run(0), target)
 }
 
 /// Returns a row with the same ratio and no target.
@@ -128,7 +128,7 @@ fn shown(figure: Figure) -> Row {
 
 /// Returns a row with the first run's figure.
 fn absolute(figure: Figure, target: Target) -> Row {
-    row(figure, Beside::Nothing, target)
+    row(figure, Comparison::Nothing, target)
 }
 
 /// Returns a work that compares a Node.js server and the gateway at one load.
@@ -142,8 +142,8 @@ fn with_reference(name: &'static str, text: &'static str, load: Load, rows: Vec<
 }
 
 /// Returns a row with the ratio of the gateway to the bare relay, and no target.
-fn beside_third(figure: Figure) -> Row {
-    Row { beside: Beside::Run(2), ..shown(figure) }
+fn compared_with_third(figure: Figure) -> Row {
+    Row { comparison: Comparison::Run(2), ..shown(figure) }
 }
 
 /// Returns two works that compare an older dialect with a release of its time. The bare relay speaks sigver
@@ -166,7 +166,7 @@ fn older(
             name: names[0],
             text: texts[0],
             runs: runs(1),
-            rows: vec![asked(Figure::RatePerCore), beside_third(Figure::RatePerCore)],
+            rows: vec![asked(Figure::RatePerCore), compared_with_third(Figure::RatePerCore)],
         },
         Work {
             name: names[1],
@@ -175,8 +175,8 @@ fn older(
             rows: vec![
                 asked(Figure::Rate),
                 shown(Figure::RatePerCore),
-                beside_third(Figure::Rate),
-                beside_third(Figure::RatePerCore),
+                compared_with_third(Figure::Rate),
+                compared_with_third(Figure::RatePerCore),
             ],
         },
     ]
@@ -198,19 +198,19 @@ pub fn all() -> Vec<Work> {
             "relay-50",
             "relay, 50 rooms, 1 in flight, 64 bytes",
             Load::Throughput(relay(50, 1, 64)),
-            vec![ratio(Cost, AtMost(0.41)), beside_third(Cost)],
+            vec![ratio(Cost, AtMost(0.41)), compared_with_third(Cost)],
         ),
         with_reference(
             "relay-2000",
             "relay, 2,000 rooms, 1 in flight, 64 bytes",
             Load::Throughput(relay(2_000, 1, 64)),
-            vec![ratio(RatePerCore, AtLeast(2.6)), beside_third(RatePerCore)],
+            vec![ratio(RatePerCore, AtLeast(2.6)), compared_with_third(RatePerCore)],
         ),
         with_reference(
             "flight-64",
             "relay, 50 rooms, 16 in flight, 64 bytes",
             flying,
-            vec![ratio(Rate, AtLeast(14.0)), shown(RatePerCore), beside_third(RatePerCore)],
+            vec![ratio(Rate, AtLeast(14.0)), shown(RatePerCore), compared_with_third(RatePerCore)],
         ),
         both(
             "flight-1024",
@@ -225,8 +225,8 @@ pub fn all() -> Vec<Work> {
             vec![
                 ratio(Median, AtMost(0.5)),
                 shown(Tail),
-                beside_third(Median),
-                Row { target: Some(AtMost(1.3)), ..beside_third(Tail) },
+                compared_with_third(Median),
+                Row { target: Some(AtMost(1.3)), ..compared_with_third(Tail) },
             ],
         ),
         both(
@@ -239,13 +239,13 @@ pub fn all() -> Vec<Work> {
             "storm",
             "1,000 joiners at once into one room, until all are answered",
             Load::Storm(1_000, Connected::After),
-            vec![ratio(Storm, AtMost(0.045)), shown(StormCost), beside_third(Storm)],
+            vec![ratio(Storm, AtMost(0.045)), shown(StormCost), compared_with_third(Storm)],
         ),
         with_reference(
             "storm-connected",
             "4,000 joiners at once that are connected already",
             Load::Storm(4_000, Connected::Before),
-            vec![ratio(Storm, AtMost(0.07)), shown(StormCost), beside_third(Storm)],
+            vec![ratio(Storm, AtMost(0.07)), shown(StormCost), compared_with_third(Storm)],
         ),
         with_reference(
             "idle",
@@ -255,8 +255,8 @@ pub fn all() -> Vec<Work> {
                 Row { run: 1, ..absolute(Member, AtMost(1.5)) },
                 shown(Member),
                 ratio(Heartbeats, AtMost(0.3)),
-                beside_third(Member),
-                beside_third(Heartbeats),
+                compared_with_third(Member),
+                compared_with_third(Heartbeats),
             ],
         ),
         both(
@@ -278,7 +278,7 @@ pub fn all() -> Vec<Work> {
         ),
         Work {
             name: "two-cores",
-            text: "relay, 52 rooms, 16 in flight, 64 bytes, server and load on two cores, beside both on one",
+            text: "relay, 52 rooms, 16 in flight, 64 bytes, server and load on two cores, against both on one",
             runs: vec![
                 (Party::OursSharingOne, shared),
                 (Party::OursSharingTwo, shared),
@@ -287,8 +287,8 @@ pub fn all() -> Vec<Work> {
             rows: vec![
                 ratio(Rate, AtLeast(1.7)),
                 shown(Figure::Capacity),
-                beside_third(Rate),
-                beside_third(Figure::Capacity),
+                compared_with_third(Rate),
+                compared_with_third(Figure::Capacity),
             ],
         },
     ];
@@ -323,9 +323,9 @@ pub fn all() -> Vec<Work> {
     works.extend([
         Work {
             name: "cross",
-            text: "member sigver-5, joiner sigver-20: relay, 50 rooms, 16 in flight, beside the slower of both",
+            text: "member sigver-5, joiner sigver-20: relay, 50 rooms, 16 in flight, against the slower of both",
             runs: vec![mixed("sigver-5", "sigver-5"), mixed(CURRENT, CURRENT), mixed("sigver-5", CURRENT)],
-            rows: vec![row(RatePerCore, Beside::Lower(0, 1), AtLeast(0.75))],
+            rows: vec![row(RatePerCore, Comparison::Lower(0, 1), AtLeast(0.75))],
         },
         Work {
             name: "tls-idle",
@@ -335,7 +335,7 @@ pub fn all() -> Vec<Work> {
         },
         Work {
             name: "tls-sessions",
-            text: "TLS: whole sessions, beside a bare relay behind rustls",
+            text: "TLS: whole sessions, against a bare relay behind rustls",
             runs: vec![(Party::ReferenceTls, Load::Sessions), (Party::OursTls, Load::Sessions)],
             rows: vec![
                 // Or 3,000 sessions per second, whichever is less.
@@ -373,10 +373,10 @@ mod tests {
         assert_eq!(names.len(), works.len());
         for work in works {
             for row in work.rows {
-                let named = match row.beside {
-                    Beside::Nothing => vec![row.run],
-                    Beside::Run(other) => vec![row.run, other],
-                    Beside::Lower(one, other) => vec![row.run, one, other],
+                let named = match row.comparison {
+                    Comparison::Nothing => vec![row.run],
+                    Comparison::Run(other) => vec![row.run, other],
+                    Comparison::Lower(one, other) => vec![row.run, one, other],
                 };
                 assert!(named.iter().all(|run| *run < work.runs.len()), "{}", work.name);
                 assert!(named[1..].iter().all(|run| *run != row.run), "{}", work.name);

@@ -228,7 +228,7 @@ impl Model {
             MemberChoice::Oldest => choice.first().copied(),
             MemberChoice::Random => {
                 let to = seen.iter().find(|(_, event)| matches!(event, Event::LinkedToJoiner { .. }));
-                // None is told if the link is kept.
+                // Neither receives anything if the link is kept.
                 let kept = self.joined_link(peer).map(|link| link.member);
                 let to = to.map(|(to, _)| *to).or(kept);
                 choice.iter().find(|member| Some(member.peer) == to).or(choice.first()).copied()

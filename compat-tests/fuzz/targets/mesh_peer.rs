@@ -24,7 +24,7 @@ const SDP: &str = "v=0\r\na=ice-ufrag:abcd\r\n";
 struct Observer {
     members: BTreeSet<u32>,
     channels: BTreeSet<MeshChannel>,
-    /// Channels that the caller reported as open. Frames come over no others.
+    /// Channels that the caller reported as open. Frames arrive over no others.
     open: BTreeSet<MeshChannel>,
     has_ended: bool,
 }

@@ -59,7 +59,7 @@ impl Baseline {
         let mut text = format!(
             "# How many instructions each part of a relayed message takes, by the dialect of both clients,\n\
              # or by that of the member and that of the joiner.\n\
-             # Written by `target/release/instructions --record`; compat-tests/hotpath/README.md says what the parts are.\n\
+             # Written by `target/release/instructions --record`; compat-tests/hotpath/README.md describes the parts.\n\
              made_with = \"{}\"\n\n[instructions]\n",
             self.made_with
         );

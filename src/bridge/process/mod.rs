@@ -100,7 +100,8 @@ fn standard_input() -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)
 }
 
-/// Waits until nobody holds the other end of a pipe, even if its holder was killed; without a pipe, for ever.
+/// Waits until no process holds the other end of a pipe, even if its holder was killed; without a pipe, for
+/// ever.
 async fn ended(pipe: Option<&pipe::Receiver>) {
     let Some(pipe) = pipe else { return std::future::pending().await };
     while pipe.readable().await.is_ok() {

@@ -31,7 +31,7 @@ pub(super) fn expected() -> ClusterConfig {
 fn passwords_of_the_engine_are_not_shown() {
     let url = "redis://sigver:hush@redis.example.org";
     let Outcome::Run(config, warnings) = with_env(&["--cluster", url], &[]) else { panic!("not run") };
-    assert_eq!(config.cluster.url.as_ref().unwrap().as_str(), url);
+    assert!(config.cluster.url.as_ref().unwrap().has_password());
     assert!(
         warnings[0].contains("--cluster-password-file")
             && !format!("{config:?}{warnings:?}").contains("hush")

@@ -7,7 +7,7 @@ use regex_lite::Regex;
 use crate::config::parse::ValueError;
 
 /// Origins of the pages that may connect. Browsers send `Origin` with every WebSocket and every request
-/// that may be read across origins, and say `Sec-Fetch-Site: cross-site` in what else a page causes.
+/// that may be read across origins, and `Sec-Fetch-Site: cross-site` with other requests of a page.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub enum AllowedOrigins {

@@ -4,7 +4,7 @@
 //! while every other node that it knows confirms that it receives pings of this one, as no node takes over
 //! from one that it receives pings of. A moment without either begins a new period, and what was claimed in
 //! an earlier one is lost. A node that starts may be unknown to others: it claims nothing while one of them
-//! runs that does not know it, or does not know another node, which tells of it.
+//! runs that does not know it, or does not know another node, which reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub const LEASE_MARGIN: Millis = 1_500;
 /// Time for which another node's confirmation of a ping counts, from the sending of the ping.
 pub const CONFIRMED_TIMEOUT: Millis = 3_000;
 /// Time without a ping of a node after which its rooms may be taken over.
-pub const UNHEARD_TIMEOUT: Millis = 4_500;
+pub const PING_TIMEOUT: Millis = 4_500;
 /// Time without a ping after which a node that the engine does not know no longer counts.
 pub const FORGET_TIMEOUT: Millis = 600_000;
 /// Time in a new generation in which no free name is given away: until then, the nodes that had one have
@@ -34,9 +34,9 @@ const DECISION_TIMEOUT: Millis = if CONFIRMED_TIMEOUT > LEASE_TIMEOUT - LEASE_MA
 pub const PING_INTERVAL: Millis = 1_000;
 
 // The times leave no gap in which two nodes may decide.
-const _: () = assert!(CONFIRMED_TIMEOUT + PING_INTERVAL <= UNHEARD_TIMEOUT);
+const _: () = assert!(CONFIRMED_TIMEOUT + PING_INTERVAL <= PING_TIMEOUT);
 const _: () = assert!(GENERATION_GRACE >= LEASE_TIMEOUT && LEASE_MARGIN < LEASE_TIMEOUT);
-const _: () = assert!(DECISION_TIMEOUT < UNHEARD_TIMEOUT && DECISION_TIMEOUT <= GENERATION_GRACE);
+const _: () = assert!(DECISION_TIMEOUT < PING_TIMEOUT && DECISION_TIMEOUT <= GENERATION_GRACE);
 
 /// The answer of the engine to a renewal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,17 +76,17 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, Default)]
 struct PeerNode {
     /// Time of its last ping; 0 if there was none, as by a node that does not know this one.
-    heard: Millis,
+    last_ping: Millis,
     /// Time at which its process was last known to run: it sent a ping, or proved its key.
     alive: Millis,
-    /// Time at which another node last said that this process runs, and does not know that node.
+    /// Time at which another node last reported that this process runs, and does not know that node.
     reported: Millis,
     /// Time at which the last ping that it confirms was sent.
     confirmed: Millis,
     /// The data of the engine that it knows.
     generation: Generation,
     /// Time at which it first confirmed a ping that named the data that this node knows.
-    told: Option<Millis>,
+    informed: Option<Millis>,
 }
 
 impl PeerNode {
@@ -149,12 +149,12 @@ impl Lease {
             self.generation_began = sent.saturating_sub(view.age);
         }
         if is_new {
-            self.peers.values_mut().for_each(|peer| peer.told = None);
+            self.peers.values_mut().for_each(|peer| peer.informed = None);
         }
         self.view = view;
         self.is_outdated = false;
         let (others, limit) = (&self.view.others, now.saturating_sub(FORGET_TIMEOUT));
-        let is_reported = |peer: &PeerNode| peer.reported > now.saturating_sub(UNHEARD_TIMEOUT);
+        let is_reported = |peer: &PeerNode| peer.reported > now.saturating_sub(PING_TIMEOUT);
         self.peers.retain(|node, peer| peer.alive > limit || is_reported(peer) || others.contains(node));
         if let Some(at) = self.renewed.filter(|_| !self.is_superseded(now)) {
             let until = at.saturating_add(LEASE_TIMEOUT).saturating_sub(LEASE_MARGIN);
@@ -184,7 +184,7 @@ impl Lease {
     /// `confirms`, and knows the data of `generation` and the nodes `others`. Those unknown here count as
     /// well: they may have started while this node does not reach the engine. Those that are there twice run,
     /// and do not know the sender: this node may be the one that does not reach them.
-    pub fn hear(
+    pub fn on_ping(
         &mut self,
         node: NodeId,
         confirms: Millis,
@@ -204,9 +204,9 @@ impl Lease {
         }
         let is_current = generation == self.view.generation || self.disabled.generation;
         let peer = self.peers.entry(node).or_default();
-        (peer.heard, peer.alive, peer.generation) = (now, now, generation);
+        (peer.last_ping, peer.alive, peer.generation) = (now, now, generation);
         if confirms > 0 && confirms >= self.known_since {
-            peer.told.get_or_insert(now);
+            peer.informed.get_or_insert(now);
         }
         if is_current {
             peer.confirmed = peer.confirmed.max(confirms);
@@ -246,7 +246,7 @@ impl Lease {
         !self.is_outdated
     }
 
-    /// Takes note that another node has ended: it said so, or another has its address.
+    /// Takes note that another node has ended: it announced that, or another has its address.
     pub fn forget(&mut self, node: NodeId, now: Millis) {
         self.lapse(now);
         self.peers.remove(&node);
@@ -262,14 +262,14 @@ impl Lease {
     /// Returns true if names may be taken over from a node whose lease has expired.
     pub fn may_take_over(&self, from: NodeId, now: Millis) -> bool {
         let ran = self.peers.get(&from).map_or(0, PeerNode::ran);
-        now >= ran.saturating_add(UNHEARD_TIMEOUT) || self.disabled.unheard
+        now >= ran.saturating_add(PING_TIMEOUT) || self.disabled.ping_timeout
     }
 
     /// Returns true if another node knows newer data of the engine: a replica was promoted, and the primary
     /// before it still answers this node. Its answers count for nothing then.
     pub fn is_superseded(&self, now: Millis) -> bool {
         let is_newer = |peer: &PeerNode| {
-            peer.generation > self.view.generation && now < peer.heard.saturating_add(UNHEARD_TIMEOUT)
+            peer.generation > self.view.generation && now < peer.last_ping.saturating_add(PING_TIMEOUT)
         };
         self.peers.values().any(is_newer) && !self.disabled.superseded
     }
@@ -279,11 +279,12 @@ impl Lease {
     /// and sends no pings does not know of this node, and so goes on without its confirmations.
     pub fn may_claim(&self, now: Millis) -> bool {
         let is_safe = |peer: &PeerNode| {
-            let limit = peer.ran().max(self.known_since).saturating_add(UNHEARD_TIMEOUT);
-            let has_lapsed = |told: Millis| now >= told.saturating_add(DECISION_TIMEOUT);
-            let pings = peer.heard > 0 && now < peer.heard.saturating_add(UNHEARD_TIMEOUT);
+            let limit = peer.ran().max(self.known_since).saturating_add(PING_TIMEOUT);
+            let has_lapsed = |informed: Millis| now >= informed.saturating_add(DECISION_TIMEOUT);
+            let pings = peer.last_ping > 0 && now < peer.last_ping.saturating_add(PING_TIMEOUT);
             let knows = peer.generation == 0 || peer.generation == self.view.generation;
-            now >= limit || pings && (knows || peer.told.is_some_and(has_lapsed) || self.disabled.told)
+            now >= limit
+                || pings && (knows || peer.informed.is_some_and(has_lapsed) || self.disabled.informed)
         };
         let known = self.view.others.iter().map(|node| self.peers.get(node).copied().unwrap_or_default());
         let running = self.peers.values().filter(|peer| peer.ran() > 0).copied();
@@ -297,8 +298,8 @@ impl Lease {
     }
 
     /// Returns the nodes that a ping of this node names: those that it knows from the engine, and then, once
-    /// more, those that have proved to it that they run, and do not know it. What others said is not passed
-    /// on, as it would go round for ever.
+    /// more, those that have proved to it that they run, and do not know it. What others reported is not
+    /// passed on, as it would go round for ever.
     pub fn named(&self, now: Millis) -> Vec<NodeId> {
         let unaware: Vec<_> = self.silent(|peer| peer.alive, now).collect();
         let unlisted = unaware.iter().filter(|node| !self.view.others.contains(node));
@@ -307,8 +308,8 @@ impl Lease {
 
     /// Returns the nodes that ran lately, by the time that `ran` returns, and send no pings.
     fn silent(&self, ran: impl Fn(&PeerNode) -> Millis, now: Millis) -> impl Iterator<Item = NodeId> {
-        let is_recent = move |at: Millis| at > 0 && now < at.saturating_add(UNHEARD_TIMEOUT);
-        let is_silent = move |peer: &PeerNode| is_recent(ran(peer)) && !is_recent(peer.heard);
+        let is_recent = move |at: Millis| at > 0 && now < at.saturating_add(PING_TIMEOUT);
+        let is_silent = move |peer: &PeerNode| is_recent(ran(peer)) && !is_recent(peer.last_ping);
         self.peers.iter().filter(move |(_, peer)| is_silent(peer)).map(|(node, _)| *node)
     }
 
@@ -362,14 +363,14 @@ impl Lease {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DisabledRules {
     pub(super) generation: bool,
-    pub(super) unheard: bool,
+    pub(super) ping_timeout: bool,
     pub(super) period: bool,
     pub(super) superseded: bool,
     /// A node with other data lapses before names are claimed.
-    pub(super) told: bool,
+    pub(super) informed: bool,
     /// A node that proves its key runs.
     pub(super) alive: bool,
-    /// A node runs if another node says that it does.
+    /// A node runs if another node reports that it does.
     pub(super) reported: bool,
     /// A process that is not known, at the address of a node, ends the confirmations.
     pub(super) unknown: bool,

@@ -14,7 +14,7 @@ use std::fmt;
 
 pub use lease::{
     CONFIRMED_TIMEOUT, EngineView, FORGET_TIMEOUT, GENERATION_GRACE, LEASE_MARGIN, LEASE_TIMEOUT, Lease,
-    PING_INTERVAL, UNHEARD_TIMEOUT,
+    PING_INTERVAL, PING_TIMEOUT,
 };
 pub use ownership::{Action, ClaimResult, LossCause, Ownership, Place};
 

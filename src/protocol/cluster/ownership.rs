@@ -1,6 +1,7 @@
 //! The names that a node has or looks for.
 
 use std::hash::Hash;
+use std::ops::Range;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry;
@@ -22,7 +23,7 @@ pub enum Place {
     Here,
     /// That node has it.
     At(NodeId),
-    /// The place is not known yet; [`Action::Found`] tells when to ask again.
+    /// The place is not known yet; [`Action::Found`] has the time to ask again.
     Unknown,
     /// This node takes no more names.
     Draining,
@@ -171,6 +172,12 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         self.owned.len()
     }
 
+    /// Returns the names at some places, of which there are [`owned`](Self::owned). The last name takes the
+    /// place of one that is removed.
+    pub fn names(&self, places: Range<usize>) -> impl Iterator<Item = &N> {
+        self.owned.get_range(places).into_iter().flat_map(|names| names.keys())
+    }
+
     /// Returns true if the engine has all claims of this node, so that new names can be claimed.
     pub fn is_ready(&self) -> bool {
         self.ready
@@ -289,7 +296,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes note that another node has the address of this one, and that its names are free: they are lost.
-    /// A renewal begins anew.
+    /// A renewal begins again.
     pub fn replaced(&mut self, now: Millis) {
         self.ready = false;
         self.lease.end(now);
@@ -354,8 +361,8 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         }
     }
 
-    /// Takes note of a ping of another node: see [`Lease::hear`].
-    pub fn heard(
+    /// Takes note of a ping of another node: see [`Lease::on_ping`].
+    pub fn on_ping(
         &mut self,
         node: NodeId,
         confirms: Millis,
@@ -365,7 +372,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     ) {
         let own = self.node;
         let (was_superseded, could_claim) = (self.lease.is_superseded(now), self.lease.may_claim(now));
-        self.lease.hear(node, confirms, generation, others.into_iter().filter(|other| *other != own), now);
+        self.lease.on_ping(node, confirms, generation, others.into_iter().filter(|other| *other != own), now);
         if !was_superseded && self.lease.is_superseded(now) {
             self.actions.push(Action::Renew);
         }
@@ -400,7 +407,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         }
     }
 
-    /// Takes note that another node has ended: it said so, or another has its address.
+    /// Takes note that another node has ended: it announced that, or another has its address.
     pub fn ended(&mut self, node: NodeId, now: Millis) {
         self.lease.forget(node, now);
         self.set_linked(node, false, now);

@@ -15,8 +15,8 @@ use crate::protocol::dialect::{
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Command, Event, Reason};
 
-/// Time that a silent client has to answer the probe, besides its round trip, before it is sent what others
-/// said: pages that are slow to answer are rarely slower.
+/// Time that a silent client has to answer the probe, besides its round trip, before it receives what others
+/// sent: pages that are slow to answer are rarely slower.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Limit of the events that wait for the room's answer to a client whose assumption was reverted, in bytes.

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | text; bytes that begin with `{` | a JSON dialect; which, by the attributes ([`MessageShape::possible_dialects`]) |
 //! | bytes that begin with `1a` (connect), `08` (heartbeat) | sigver 19 or 20 |
-//! | `12` (content) | sigver 19 or 20; which, if the content has a telling field |
-//! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a telling field |
+//! | `12` (content) | sigver 19 or 20; which, if the content has a field of one of them only |
+//! | `0a` (content) | sigver 15 to 18; 15.0 or later, if the content has a field of some of them only |
 //! | `18` (joined, stable) | sigver 15 to 18 |
 //! | `20` (ping or heartbeat) | sigver 15 to 18; 16 to 18 if it was probed, as 15 had answered the probe with `28`, and this is not its first frame: some of 15 ping before they answer |
 //! | `28` (pong or tryAnother) | 18 if from a joiner that sent heartbeats; else 15, however late: its page may be slow |

@@ -1,4 +1,4 @@
-//! The session of a client whose family is known, while frames may still tell its release: part of each
+//! The session of a client whose family is known, while frames may still show its release: part of each
 //! connection's task, unlike the [`Detector`](super::detector::Detector), which is on the heap until then.
 
 use std::time::Instant;

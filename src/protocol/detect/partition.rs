@@ -11,7 +11,7 @@ use crate::protocol::dialect::{Candidates, Family, Output, OutputSink, PeerProto
 use crate::protocol::frame::Outgoing;
 use crate::protocol::model::{Command, Event, Open, RoomKey};
 
-/// Time that an opener of a JSON dialect has to tell its generation. netflux 0.10.3 takes some 10 ms
+/// Time that an opener of a JSON dialect has to show its generation. netflux 0.10.3 takes some 10 ms
 /// (measured).
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 

@@ -252,7 +252,7 @@ fn wait_ends_with_window_on_fast_link_and_with_pong_on_slow_link() {
     assert_eq!(talk.did().len(), 2);
 }
 
-/// netflux 1.1.0-beta answers the probe; its pings then come as from sigver 15.0.4.
+/// netflux 1.1.0-beta answers the probe; its pings then look like those of sigver 15.0.4.
 #[test]
 fn pong_to_probe_means_sigver_15() {
     let mut talk = Talk::open("auto", "/k");
@@ -280,12 +280,12 @@ fn heartbeat_without_pong_means_sigver_16_or_18() {
     assert_eq!((talk.did(), talk.may_be()), (vec!["try another".into()], "18".into()));
 }
 
-/// netflux 4.3 ignores what we said, and says connect when its page gets to it.
+/// netflux 4.3 ignores what we sent, and sends connect when its page gets to it.
 #[test]
 fn late_connect_reverts_assumption() {
     let mut talk = Talk::open("auto", "/k");
     talk.pong(1).until(151).event(152, Event::Admitted { first: true }).did();
-    // A joiner of its own generation came in the meantime: what it sent is held, not lost.
+    // A joiner of its own generation joined in the meantime: what it sent is held, not lost.
     talk.event(200, relayed(Side::Member, Dialect::Sigver20));
     talk.frame(250, &hex("1a02080b"));
     assert_eq!((talk.did(), talk.may_be()), (vec!["forget".to_owned(), "k attach".into()], names_of_v2()));
@@ -319,7 +319,7 @@ fn held_events_are_released_after_hold_timeout() {
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a", "0a04087b1801"]);
     talk.event(2_200, relayed(Side::Member, Dialect::Sigver15));
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"], "one of 15 would have answered the probe");
-    // Late, it turns out to be of the current generation: all of it is said again.
+    // Late, it turns out to be of the current generation: all of it is sent again.
     talk.frame(2_900, &hex("1a02080b")).event(2_901, Event::Admitted { first: true });
     let again = "120d087b100022076f666665722d4a";
     assert_eq!(talk.did(), ["forget", "k attach", "2001", again, "1204087b1000", again]);
@@ -333,7 +333,7 @@ fn late_pong_to_probe_means_sigver_15() {
     assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "15 15.1".into()));
 }
 
-/// A plain `2001` would tell a client of the current generation that it is connected.
+/// A plain `2001` would mean to a client of the current generation that it is connected.
 #[test]
 fn silent_client_is_pinged_by_probe() {
     let mut talk = Talk::open("auto", "/k");
@@ -404,7 +404,7 @@ fn client_that_answers_probe_by_heartbeat_is_soon_one_of_16_or_18() {
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"]);
 }
 
-/// No such client is known, but nothing else tells the two apart.
+/// No such client is known, but nothing else distinguishes the two.
 #[test]
 fn early_heartbeat_without_pong_is_one_of_16_or_18() {
     let mut talk = Talk::open("auto", "/k");

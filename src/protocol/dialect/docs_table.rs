@@ -35,7 +35,7 @@ pub fn markdown() -> String {
     }
     out.push_str(
         "| `signaller` | | boramalper/signaller | `GET /connect/<handle>` | either | deadlines | signaller.js \
-         |\n\nReleases that are not in bold are used only when named: no message tells them from the bold one. \
+         |\n\nReleases that are not in bold are used only when named: no message distinguishes them from the bold one. \
          Only tags exist of sigver 9.0, 12, 15.0.0 and 21. The first three are rows of their own, pinned by their \
          numbers; 21 is served as 20.1.0. Any other exact number that was never on npm, such as `sigver-15.0.3`, names \
          the nearest release of its major version, with a warning at the start.\n\n\

@@ -154,7 +154,7 @@ impl Session {
         close_frame_for(self.candidates.most_likely, reason)
     }
 
-    /// Returns a question that tells generations apart, to be sent in place of the answer to the client's
+    /// Returns a question that distinguishes generations, to be sent in place of the answer to the client's
     /// last request, if there is one.
     pub fn question(&mut self) -> Option<Message> {
         match &mut self.codec {

@@ -100,7 +100,7 @@ pub enum BridgeMessage {
         /// The negotiation.
         call: BridgeCall,
     },
-    /// From the bridge: joiners of this group that find nobody are its callers, or no more.
+    /// From the bridge: joiners of this group that find no member are its callers, or no longer.
     Entry {
         /// The room.
         room: RoomNumber,

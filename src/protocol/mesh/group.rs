@@ -45,11 +45,11 @@ pub struct MeshFacts {
     /// Maximum duration until a channel that a client was asked for is ready. Then it is closed, and the
     /// client is asked again: netflux 0.10.3 ignores a channel that takes longer than two seconds.
     pub request_timeout: Option<Duration>,
-    /// True if a client tells its application that a message was sent to all members.
+    /// True if a client reports to its application that a message was sent to all members.
     pub tells_broadcast: bool,
-    /// True if a client that joined lets nobody join through it: such a client can be reached through its
+    /// True if a client that joined lets no other join through it: such a client can be reached through its
     /// neighbours only.
-    pub some_joiners_accept_nobody: bool,
+    pub some_joiners_accept_none: bool,
 }
 
 const HEARTBEAT: Option<Duration> = Some(Duration::from_secs(3));
@@ -61,7 +61,7 @@ const NETFLUX_0: MeshFacts = MeshFacts {
     heartbeat: None,
     request_timeout: Some(Duration::from_millis(2_200)),
     tells_broadcast: true,
-    some_joiners_accept_nobody: true,
+    some_joiners_accept_none: true,
 };
 const NETFLUX_1: MeshFacts = MeshFacts { request_timeout: Some(Duration::from_secs(8)), ..NETFLUX_0 };
 /// Id 1 means a peer whose id is not known.
@@ -72,7 +72,7 @@ const NETFLUX_2: MeshFacts = MeshFacts {
     heartbeat: None,
     request_timeout: None,
     tells_broadcast: true,
-    some_joiners_accept_nobody: false,
+    some_joiners_accept_none: false,
 };
 const NETFLUX_3: MeshFacts = MeshFacts {
     id_choice: IdChoice::Own,

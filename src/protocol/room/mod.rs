@@ -125,8 +125,8 @@ impl<H: Clone> Room<H> {
         self.remove_if_unreferenced(peer)
     }
 
-    /// Removes the peer: its membership and its links end, and the other endpoints receive an event that says
-    /// whether it disconnected with a `normal_closure`.
+    /// Removes the peer: its membership and its links end, and the other endpoints receive an event, with
+    /// whether it disconnected by a `normal_closure`.
     pub(crate) fn leave(&mut self, peer: PeerId, normal_closure: bool, deliver: &mut impl EventSink<H>) {
         self.demote(peer);
         let Some(entry) = self.peers.remove(peer) else {

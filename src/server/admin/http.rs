@@ -1,5 +1,5 @@
-//! The admin listener: HTTP for those who operate the server, on an address of its own. It authenticates
-//! nobody, and nothing of it is served on the addresses for clients.
+//! The admin listener: HTTP for those who operate the server, on an address of its own. It has no
+//! authentication, and nothing of it is served on the addresses for clients.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -26,6 +26,7 @@ use super::write_timeout::WriteTimeout;
 use super::{StatusQuery, StatusService, metrics};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket, LocalAddress};
+use crate::server::readiness::{NotReady, Ready};
 use crate::server::reload::{ReloadReport, ReloadSender};
 use crate::server::telemetry::Format;
 
@@ -271,7 +272,7 @@ impl AdminService {
         }
     }
 
-    /// Has the program reload, and responds with what came of it.
+    /// Has the program reload, and responds with the result.
     async fn reload(&self) -> Response<Full<Bytes>> {
         let (status, response) = match self.reload.request().await {
             Some(Ok(report)) => (StatusCode::OK, ReloadResponse { reloaded: true, error: None, report }),
@@ -295,13 +296,13 @@ impl AdminService {
         response
     }
 
-    /// Returns a line that says that new clients are served.
+    /// Returns the state of a server that takes new clients.
     ///
     /// # Errors
-    /// They are not, for the reason in the line.
-    fn readiness(&self) -> Result<String, String> {
+    /// It takes none.
+    fn readiness(&self) -> Result<Ready, NotReady> {
         if self.drain.is_cancelled() || self.status.shared.shutdown.is_draining() {
-            return Err("draining: the server is stopping".to_owned());
+            return Err(NotReady::Draining);
         }
         self.status.shared.cluster_readiness()
     }

@@ -174,7 +174,7 @@ impl Callout {
         })
     }
 
-    /// Returns the rights of a token: by an answer that is kept, or by the next one. The client comes from
+    /// Returns the rights of a token: by an answer that is kept, or by the next one. The client connects from
     /// `network`, if that is known.
     pub(super) async fn check(self: &Arc<Self>, token: &str, network: Option<ClientNetwork>) -> Answer {
         // A token with other characters than a header has is none that the program gave out.
@@ -214,7 +214,7 @@ impl Callout {
             self.counts.cached.count();
             return Err(answer);
         }
-        // An error says that its task has ended.
+        // An error means that its task has ended.
         if let Some(question) = state.open.get(&digest).filter(|question| question.has_changed().is_ok()) {
             self.counts.shared.count();
             return Ok((question.clone(), false));

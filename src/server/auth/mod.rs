@@ -63,13 +63,13 @@ pub enum AuthFileError {
     Line {
         /// Number of the line.
         line: usize,
-        /// Problem in words.
+        /// Problem, as a phrase.
         problem: &'static str,
     },
     /// The secret can be guessed.
     #[error("the secret of HS256 has less than 32 bytes; make one with 'openssl rand -base64 48'")]
     ShortSecret,
-    /// The text is no secret; the words say what it is instead.
+    /// The text is no secret; the problem names what it is instead.
     #[error(
         "it is no PEM public key, and no secret of HS256, as {0}; make one with 'openssl rand -base64 48'"
     )]
@@ -211,7 +211,7 @@ impl Authenticator {
         *self.verifier.lock() = Arc::new(verifier);
     }
 
-    /// Returns the rights of the client with this token, who comes from `network`.
+    /// Returns the rights of the client with this token, which connects from `network`.
     pub(crate) async fn check(
         &self,
         token: Option<&RequestToken>,

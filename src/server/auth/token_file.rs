@@ -14,7 +14,7 @@ const HASHED: &str = "sha256:";
 /// Digest of a token.
 pub(super) type TokenDigest = [u8; SHA256_OUTPUT_LEN];
 
-/// Returns the digest by which a token is found: the time of a search tells nothing about the token.
+/// Returns the digest by which a token is found: the time of a search reveals nothing about the token.
 pub(super) fn token_digest(token: &str) -> TokenDigest {
     let mut out = [0; SHA256_OUTPUT_LEN];
     for (to, from) in out.iter_mut().zip(digest(&SHA256, token.as_bytes()).as_ref()) {

@@ -101,7 +101,7 @@ impl BridgedKeyTable {
 
     /// Returns true if the bridge lets joiners of the room of `group` in, which has no member.
     pub(super) fn has_entry(&self, key: &RoomKey, group: MeshGroup) -> bool {
-        if self.instance.is_none() || !group.facts().some_joiners_accept_nobody {
+        if self.instance.is_none() || !group.facts().some_joiners_accept_none {
             return false;
         }
         let key = key.clone().with_partition(0);
@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    /// A bridge that keeps what it is told.
+    /// A bridge that keeps what it is sent.
     #[derive(Debug, Default)]
     struct ToldBridge {
         targets: BTreeSet<(RoomNumber, MeshGroup, u32)>,
@@ -273,7 +273,7 @@ mod tests {
             for message in table.take_messages() {
                 match message {
                     BridgeMessage::Arrived { room, group, target } => {
-                        assert!(self.targets.insert((room, group, target)), "told twice");
+                        assert!(self.targets.insert((room, group, target)), "announced twice");
                     }
                     BridgeMessage::Departed { room, group, target } => {
                         assert!(self.targets.remove(&(room, group, target)), "was not there");

@@ -15,7 +15,6 @@ use crate::protocol::dialect::PeerProtocol;
 use crate::protocol::mesh::{BridgeCall, BridgeFigures, BridgeMessage, MeshGroup, RoomNumber};
 use crate::protocol::model::{Event, PeerId, RoomKey};
 use crate::server::hub::{Membership, Outbox, RemoteReader, RoomBridge};
-use crate::server::memory::MemoryBudget;
 use crate::server::telemetry::{LimitKind, Telemetry};
 
 /// Most bytes that wait for a bridge. It is disconnected when there are more.
@@ -31,7 +30,6 @@ pub(super) const MAX_CALLS: usize = 4096;
 #[derive(Debug)]
 pub(in crate::server) struct BridgeLink {
     policy: Arc<Policy>,
-    memory: Arc<MemoryBudget>,
     telemetry: Arc<Telemetry>,
     state: Mutex<LinkState>,
     next_caller: AtomicU32,
@@ -99,14 +97,9 @@ struct BridgeReader {
 }
 
 impl BridgeLink {
-    pub(super) fn new(
-        policy: &Arc<Policy>,
-        memory: &Arc<MemoryBudget>,
-        telemetry: &Arc<Telemetry>,
-    ) -> Arc<Self> {
+    pub(super) fn new(policy: &Arc<Policy>, telemetry: &Arc<Telemetry>) -> Arc<Self> {
         Arc::new(BridgeLink {
             policy: Arc::clone(policy),
-            memory: Arc::clone(memory),
             telemetry: Arc::clone(telemetry),
             state: Mutex::default(),
             next_caller: AtomicU32::new(0),
@@ -186,7 +179,7 @@ impl BridgeLink {
     /// Returns the queue of a new peer of the bridge.
     pub(super) fn outbox(&self, queues: &Arc<BridgeQueues>, peer: BridgeCall) -> Outbox {
         let reader = BridgeReader { queues: Arc::clone(queues), peer };
-        Outbox::remote(Box::new(reader), &self.memory)
+        Outbox::remote(Box::new(reader))
     }
 
     /// Counts a negotiation. Returns false if there must be no more.

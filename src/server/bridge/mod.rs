@@ -121,7 +121,7 @@ impl BridgeService {
             true => None,
             false => Some(BridgeProcess::new(config, socket.path()).map_err(BridgeStartError::Program)?),
         };
-        let link = BridgeLink::new(&shared.policy, &shared.memory, &shared.telemetry);
+        let link = BridgeLink::new(&shared.policy, &shared.telemetry);
         shared.hub.set_bridge(Arc::clone(&link) as _);
         let (hub, shutdown) = (Arc::clone(&shared.hub), Arc::clone(&shared.shutdown));
         Ok(BridgeService { socket, process, link, hub, shutdown })
@@ -134,7 +134,7 @@ impl BridgeService {
 
     /// Serves the bridge and keeps its process running, until `rest` is ready. The process is stopped as soon
     /// as the connections close.
-    pub(super) async fn run_beside(mut self, rest: impl Future<Output = ()>) {
+    pub(super) async fn run_with(mut self, rest: impl Future<Output = ()>) {
         let process = self.process.as_mut();
         let run_process = async {
             if let Some(process) = process {

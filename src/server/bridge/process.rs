@@ -29,7 +29,7 @@ pub(super) struct BridgeProcess {
     program: OsString,
     arguments: Vec<OsString>,
     child: Option<Child>,
-    /// The pipe whose end tells the process that the gateway is no more.
+    /// The pipe whose end shows the process that the gateway has ended.
     stdin: Option<ChildStdin>,
 }
 
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!((value("--max-members"), value("--max-connections")), (Some("3"), Some("2000")));
     }
 
-    /// A process that is a script. The words of its file say what it did.
+    /// A process that is a script. Its file lists what it did.
     fn process(name: &str, script: &str) -> (BridgeProcess, PathBuf) {
         let file = std::env::temp_dir().join(format!("sigver-bridge-{name}-{}", std::process::id()));
         let _ = fs::remove_file(&file);

@@ -18,15 +18,13 @@ use crate::protocol::model::{
     WhenEmpty,
 };
 use crate::server::hub::{Hub, Membership, Outbox};
-use crate::server::memory::MemoryBudget;
 use crate::server::telemetry::Telemetry;
 
 const STEPS: usize = 3000;
 
 fn bridged_hub() -> (Arc<Hub>, Arc<BridgeLink>) {
     let policy = Policy { bridged: RoomPolicy::Partitioned, ..Policy::new(ProtocolSet::default().releases) };
-    let memory = MemoryBudget::new(usize::MAX);
-    let (hub, link) = (Hub::new(), BridgeLink::new(&Arc::new(policy), &memory, &Telemetry::new()));
+    let (hub, link) = (Hub::new(), BridgeLink::new(&Arc::new(policy), &Telemetry::new()));
     hub.set_bridge(Arc::clone(&link) as _);
     (hub, link)
 }
@@ -106,7 +104,7 @@ fn bridge(
 }
 
 #[test]
-fn bridge_knows_nobody_and_no_room_is_left_when_all_clients_of_several_threads_have_left() {
+fn bridge_knows_no_client_and_no_room_is_left_when_all_clients_of_several_threads_have_left() {
     let (hub, link) = bridged_hub();
     let (queues, is_over) = (Arc::<BridgeQueues>::default(), AtomicBool::new(false));
     link.connect(7, &queues);

@@ -1,4 +1,4 @@
-//! The links that a node keeps to the others, and what the log says of nodes that it does not reach.
+//! The links that a node keeps to the others, and log lines about nodes that it does not reach.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +16,7 @@ use crate::protocol::cluster::{FORGET_TIMEOUT, NodeId};
 
 /// Shortest and longest pause before another node is tried again.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Time without a link after which the log says so: a node that starts is not known to all others yet.
+/// Time without a link until it is logged: a node that starts is not known to all others yet.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 /// Time for which the address of a node that the engine does not know any more is watched.
 const DEPARTED_TIMEOUT: Duration = Duration::from_millis(FORGET_TIMEOUT);
@@ -35,7 +35,7 @@ pub(super) struct DepartedNode {
 #[derive(Clone, Debug)]
 pub(super) struct Unlinked {
     pub(super) since: Instant,
-    /// The words for the last failure.
+    /// The text of the last failure.
     pub(super) fault: String,
     reported: Option<Instant>,
 }
@@ -105,7 +105,7 @@ impl ClusterNode {
     }
 
     fn check_name(&self, other: &NodeEntry) {
-        if other.gone.is_none() && other.name == self.settings.name {
+        if other.expired.is_none() && other.name == self.settings.name {
             let (name, own, theirs) = (&other.name, &self.settings.address, &other.address);
             tracing::warn!(
                 "two nodes are named {name}, at {own} and {theirs}: name each of them (--node-name)"
@@ -172,16 +172,16 @@ impl ClusterNode {
                 "{node} has run for {seconds} s without knowing this node: it does not reach Redis at {url}, as \
                  this one does. No room is opened here until it does, or has ended"
             );
-        } else if !self.is_gone(other) {
-            // One whose lease has ended is expected to be gone.
+        } else if !self.has_expired(other) {
+            // A node whose lease has ended is expected to have ended.
             tracing::warn!(
                 "no link to {node} for {seconds} s: {fault}. Is this port open between the nodes?"
             );
         }
     }
 
-    fn is_gone(&self, other: NodeId) -> bool {
-        self.state.lock().entries.get(&other).is_none_or(|entry| entry.gone.is_some())
+    fn has_expired(&self, other: NodeId) -> bool {
+        self.state.lock().entries.get(&other).is_none_or(|entry| entry.expired.is_some())
     }
 }
 

@@ -10,6 +10,8 @@ use crate::protocol::model::{Reason, RoomKey};
 
 /// Time between two steps of a drain.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
+/// Names that are copied while the node is locked.
+const NAMES_PER_LOCK: usize = 1_000;
 
 impl ClusterNode {
     /// Takes no more rooms from now on, and closes those that it has one after the other in `time`, each at
@@ -50,21 +52,31 @@ impl ClusterNode {
         }
     }
 
-    /// Ends the node in the engine, and tells the other nodes. All its names are free then.
+    /// Ends the node in the engine, and notifies the other nodes. All its names are free then.
     pub async fn leave(&self) {
         self.has_left.store(true, Ordering::Release);
         let engine = self.state.lock().engine.clone();
         if let Some(engine) = engine
             && let Err(error) = engine.leave(self.id).await
         {
-            tracing::warn!(%error, "cannot tell Redis that this node ends: its rooms are free in some seconds");
+            tracing::warn!(%error, "cannot report to Redis that this node ends: its rooms are free in some seconds");
         }
         if let Some(links) = self.links.get() {
-            links.say_goodbye();
+            links.announce_end();
         }
     }
 
+    /// Returns the names of all rooms. Joins wait for the lock, so it is held for some names at a time: from
+    /// the last one, as the place of one that is removed is taken by a name that was returned already.
     pub(super) fn own_names(&self) -> Vec<RoomKey> {
-        self.state.lock().ownership.claims().map(|(key, _)| key.clone()).collect()
+        let mut names = Vec::new();
+        let mut rest = self.state.lock().ownership.owned();
+        while rest > 0 {
+            let state = self.state.lock();
+            let end = rest.min(state.ownership.owned());
+            rest = end.saturating_sub(NAMES_PER_LOCK);
+            names.extend(state.ownership.names(rest..end).cloned());
+        }
+        names
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::NodePublicKey;
 use super::engine_fault::{CLUSTERED, REPLICA, check_server, info_field};
 use super::name_hash::{NameHash, NameHasher};
+use crate::config::{EngineServers, EngineUrl};
 use crate::protocol::cluster::{
     Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
 };
@@ -35,9 +36,6 @@ pub const MAX_KEPT: usize = 500;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The address cannot be understood.
-    #[error("not an address of Redis: {0}")]
-    Address(&'static str),
     /// Redis reports an error, or cannot be reached.
     #[error("{0}")]
     Redis(#[from] redis::RedisError),
@@ -67,9 +65,7 @@ impl From<redis::ParsingError> for EngineError {
 /// The address of the engine, and the name of the cluster in it.
 #[derive(Clone)]
 pub struct EngineAddress {
-    servers: Vec<ConnectionInfo>,
-    /// The name of the primary that sentinels know; without one, the server is the engine itself.
-    primary: Option<String>,
+    servers: EngineServers<ConnectionInfo>,
     name: String,
 }
 
@@ -81,46 +77,19 @@ impl fmt::Debug for EngineAddress {
 }
 
 impl EngineAddress {
-    /// Parses `redis://[user[:password]@]host[:port][/db]`, `rediss://…`, or
-    /// `redis+sentinel://[user[:password]@]host[:port][,host[:port]…]/primary`. `name` is that of the
-    /// cluster, and `password` replaces one in the address.
+    /// Creates the address of the engine at `url`. `name` is that of the cluster, and `password` replaces one
+    /// in the URL.
     ///
     /// # Errors
-    /// The address is none of these.
-    pub fn parse(address: &str, name: &str, password: Option<&str>) -> Result<Self, EngineError> {
-        let (scheme, rest) = address.split_once("://").ok_or(EngineError::Address("it has no scheme"))?;
-        let (base, is_sentinel) = match scheme {
-            "redis" | "rediss" => (scheme, false),
-            "redis+sentinel" => ("redis", true),
-            "rediss+sentinel" => ("rediss", true),
-            _ => return Err(EngineError::Address("the scheme is none of redis, rediss, redis+sentinel")),
-        };
-        let (urls, primary) = if is_sentinel {
-            let (hosts, primary) =
-                rest.rsplit_once('/').ok_or(EngineError::Address("it does not name the primary"))?;
-            let (login, hosts) = hosts.rsplit_once('@').map_or(("", hosts), |(login, hosts)| (login, hosts));
-            let at = if login.is_empty() { "" } else { "@" };
-            let urls = hosts.split(',').map(|host| {
-                let port = if host.contains(':') { "" } else { ":26379" };
-                format!("{base}://{login}{at}{host}{port}")
-            });
-            (urls.collect(), Some(primary.to_owned()).filter(|primary| !primary.is_empty()))
-        } else {
-            (vec![address.to_owned()], None)
-        };
-        if is_sentinel && primary.is_none() {
-            return Err(EngineError::Address("it does not name the primary"));
-        }
-        let mut servers = Vec::new();
-        for url in urls {
-            let mut server = url.into_connection_info()?;
-            if let Some(password) = password {
-                let settings = server.redis_settings().clone().set_password(password);
-                server = server.set_redis_settings(settings);
-            }
-            servers.push(server);
-        }
-        Ok(EngineAddress { servers, primary, name: name.to_owned() })
+    /// A part of the URL cannot be used.
+    pub fn new(url: &EngineUrl, name: &str, password: Option<&str>) -> Result<Self, EngineError> {
+        let servers = url.servers().try_map(|url| {
+            let server = url.as_str().into_connection_info()?;
+            let Some(password) = password else { return Ok(server) };
+            let settings = server.redis_settings().clone().set_password(password);
+            redis::RedisResult::Ok(server.set_redis_settings(settings))
+        })?;
+        Ok(EngineAddress { servers, name: name.to_owned() })
     }
 
     /// Returns the function from keys of rooms to their names in the engine.
@@ -135,35 +104,29 @@ impl EngineAddress {
 
     /// Returns the servers as people know them, without user and password.
     pub fn describe(&self) -> String {
-        let hosts: Vec<_> = self.servers.iter().map(|server| server.addr().to_string()).collect();
         let scheme = if self.has_tls() { "rediss" } else { "redis" };
-        match (&self.primary, self.servers.first()) {
-            (Some(primary), _) => format!("{scheme}+sentinel://{}/{primary}", hosts.join(",")),
-            (None, server) => {
-                let db = server.map_or(0, |server| server.redis_settings().db());
-                format!("{scheme}://{}/{db}", hosts.join(","))
+        match &self.servers {
+            EngineServers::Single(server) => {
+                format!("{scheme}://{}/{}", server.addr(), server.redis_settings().db())
+            }
+            EngineServers::Sentinels(servers, primary) => {
+                let hosts: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
+                format!("{scheme}+sentinel://{}/{primary}", hosts.join(","))
             }
         }
     }
 
     pub(super) fn has_tls(&self) -> bool {
-        self.servers.first().is_some_and(|server| matches!(server.addr(), ConnectionAddr::TcpTls { .. }))
-    }
-
-    /// Returns the sentinels to ask in this order: those that have users know the one of Redis, others refuse
-    /// one that logs in.
-    fn sentinels(&self) -> Vec<ConnectionInfo> {
-        let has_login = |server: &&ConnectionInfo| server.redis_settings().password().is_some();
-        let without_login = self.servers.iter().filter(has_login);
-        let without_login =
-            without_login.map(|server| server.clone().set_redis_settings(RedisConnectionInfo::default()));
-        self.servers.iter().cloned().chain(without_login).collect()
+        self.servers
+            .all()
+            .first()
+            .is_some_and(|server| matches!(server.addr(), ConnectionAddr::TcpTls { .. }))
     }
 
     /// Returns how the primary that sentinels know is reached: with the login and the TLS of the address.
     fn primary_settings(&self) -> SentinelNodeConnectionInfo {
         let mut settings = SentinelNodeConnectionInfo::default();
-        let Some(server) = self.servers.first() else { return settings };
+        let Some(server) = self.servers.all().first() else { return settings };
         if self.has_tls() {
             settings = settings.set_tls_mode(TlsMode::Secure);
         }
@@ -172,13 +135,23 @@ impl EngineAddress {
 
     /// Returns host and port of the first server; `None` if it is a Unix socket.
     pub fn first_server(&self) -> Option<(String, u16)> {
-        match self.servers.first()?.addr() {
+        match self.servers.all().first()?.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 Some((host.clone(), *port))
             }
             _ => None,
         }
     }
+}
+
+/// Returns the sentinels in the order in which they are asked: those that have users know the one of Redis,
+/// others refuse one that logs in.
+fn with_and_without_login(sentinels: &[ConnectionInfo]) -> Vec<ConnectionInfo> {
+    let has_login = |server: &&ConnectionInfo| server.redis_settings().password().is_some();
+    let without_login = sentinels.iter().filter(has_login);
+    let without_login =
+        without_login.map(|server| server.clone().set_redis_settings(RedisConnectionInfo::default()));
+    sentinels.iter().cloned().chain(without_login).collect()
 }
 
 /// The entry of a node in the engine: how others reach and know it.
@@ -195,7 +168,7 @@ pub struct NodeEntry {
     /// Number of its rooms.
     pub rooms: usize,
     /// Time since its lease ended, in milliseconds; `None` while it lasts.
-    pub gone: Option<Millis>,
+    pub expired: Option<Millis>,
 }
 
 impl NodeEntry {
@@ -210,7 +183,7 @@ impl NodeEntry {
         let (address, key) = (next()?, next()?);
         let public_key = data_encoding::BASE64.decode(key.as_bytes()).ok()?;
         let (version, rooms) = (next()?, next()?.parse().ok()?);
-        Some(NodeEntry { address, public_key, version, name: next()?, rooms, gone: None })
+        Some(NodeEntry { address, public_key, version, name: next()?, rooms, expired: None })
     }
 }
 
@@ -220,7 +193,7 @@ pub enum Renewal {
     /// The lease lasts on. The last is the node with the same address that this one has replaced, if its
     /// lease had not ended.
     Renewed(EngineView, Vec<(NodeId, NodeEntry)>, Option<NodeEntry>),
-    /// The node has said that it ends, or another process has its address: that one, if its lease lasts.
+    /// The node has announced that it ends, or another process has its address: that one, if its lease lasts.
     Replaced(Option<NodeEntry>),
 }
 
@@ -259,15 +232,14 @@ impl Engine {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT));
-        let mut connection = match &address.primary {
-            Some(primary) => {
-                let (sentinels, node) = (address.sentinels(), address.primary_settings());
+        let mut connection = match &address.servers {
+            EngineServers::Sentinels(servers, primary) => {
+                let (sentinels, node) = (with_and_without_login(servers), address.primary_settings());
                 let mut client =
                     SentinelClient::build(sentinels, primary, Some(node), SentinelServerType::Master)?;
                 client.get_async_connection_with_config(&config).await?
             }
-            None => {
-                let server = address.servers.first().ok_or(EngineError::Address("it names no server"))?;
+            EngineServers::Single(server) => {
                 Client::open(server.clone())?.get_multiplexed_async_connection_with_config(&config).await?
             }
         };
@@ -345,8 +317,8 @@ impl Engine {
             // A node of another version may write entries of another form.
             let Some((node, entry)) = node.zip(entry) else { continue };
             let left = i64::from_redis_value(left)?;
-            let gone = (left <= 0).then_some(left.unsigned_abs());
-            others.push((node, NodeEntry { gone, ..entry }));
+            let expired = (left <= 0).then_some(left.unsigned_abs());
+            others.push((node, NodeEntry { expired, ..entry }));
         }
         let nodes = others.iter().map(|(node, _)| *node).collect();
         let age = u64::try_from(age).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The words for an engine that fails: the cause and what to do, and when the log has them.
+//! Texts for an engine that fails: the cause and what to do, and when they are logged.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::engine::EngineError;
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
 /// Shortest time between two lines about different causes.
 const CHANGE_PAUSE: Duration = Duration::from_secs(5);
-/// Time for which the engine has to work before the log says that it works again.
+/// Time for which the engine has to work until it is logged that it works again.
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 /// Longest cause, in characters: the engine may send any.
 const MAX_CAUSE: usize = 300;
@@ -78,7 +78,7 @@ pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// Checks what a server says of itself.
+/// Checks what a server reports about itself.
 ///
 /// # Errors
 /// It cannot be the engine, or would forget claims.

@@ -64,7 +64,7 @@ impl ClusterNode {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             name: self.settings.name.clone(),
             rooms: 0,
-            gone: None,
+            expired: None,
         };
         let opened = Instant::now();
         let mut kept_at: Option<Instant> = None;
@@ -98,7 +98,7 @@ impl ClusterNode {
             self.follow_nodes(others);
             let generation = view.generation;
             self.counts.see_generation(generation);
-            // The names are lost since, and are claimed anew.
+            // The names are lost since, and are claimed again.
             self.replaced.store(false, Ordering::Relaxed);
             let (must_keep, is_superseded) = self.with_state(|state| {
                 let must_keep = state.ownership.renewed(sent, view, now());
@@ -112,7 +112,7 @@ impl ClusterNode {
                     Ok(true) => {}
                     // Other data since: they are renewed at once.
                     Ok(false) => continue,
-                    Err(error) => return error,
+                    Err(error) => return self.explain(&error),
                 }
                 kept_at = Some(Instant::now());
                 self.with_state(|state| {
@@ -129,7 +129,7 @@ impl ClusterNode {
         }
     }
 
-    /// Loses all rooms, as another node has the address of this one, until that is gone.
+    /// Loses all rooms, as another node has the address of this one, until that node has ended.
     fn set_replaced(&self, other: Option<&NodeEntry>) {
         let (name, address) = (&self.settings.name, &self.settings.address);
         let other = other.map_or("another process", |other| &other.name);
@@ -175,7 +175,7 @@ impl ClusterNode {
     }
 
     /// Sends the engine all claims. Returns false if it has other data.
-    async fn keep_claims(&self, engine: &Engine, generation: Generation) -> Result<bool, String> {
+    async fn keep_claims(&self, engine: &Engine, generation: Generation) -> Result<bool, EngineError> {
         let claims: Vec<_> =
             self.state.lock().ownership.claims().map(|(key, claim)| (key.clone(), claim)).collect();
         for claims in claims.chunks(MAX_KEPT) {
@@ -183,9 +183,7 @@ impl ClusterNode {
                 .iter()
                 .map(|(key, claim)| (self.names.room(key.as_str(), key.partition()), *claim))
                 .collect();
-            let kept =
-                engine.keep(self.id, &hashed, generation).await.map_err(|error| self.explain(&error))?;
-            let Some(lost) = kept else { return Ok(false) };
+            let Some(lost) = engine.keep(self.id, &hashed, generation).await? else { return Ok(false) };
             self.with_state(|state| {
                 for (index, (key, claim)) in claims.iter().enumerate() {
                     state.ownership.kept(key, *claim, !lost.contains(&index), generation);

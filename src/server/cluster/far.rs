@@ -182,7 +182,7 @@ impl FarLink {
             self.queue.send(number, &EdgeMessage::Full(true));
             let (link, session) = (Arc::downgrade(self), Arc::downgrade(session));
             let notice = ReliefNotice { link, number, session };
-            Some(Outbox::remote(Box::new(notice), &self.memory))
+            Some(Outbox::remote(Box::new(notice)))
         };
         session.outbox.deliver(event, &self.memory, relief);
     }

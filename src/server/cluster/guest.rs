@@ -13,7 +13,6 @@ use super::wire::{EdgeMessage, EventMessage, OwnerMessage};
 use crate::protocol::model::Event;
 use crate::server::clock;
 use crate::server::hub::{Hub, Membership, Outbox, RemoteReader};
-use crate::server::memory::MemoryBudget;
 
 /// A link from a node that has connections.
 #[derive(Debug)]
@@ -21,7 +20,6 @@ pub(super) struct GuestLink {
     pub(super) queue: Arc<LinkQueue>,
     notices: Arc<Notices>,
     hub: Arc<Hub>,
-    memory: Arc<MemoryBudget>,
     guests: Mutex<HashMap<u32, Guest>>,
 }
 
@@ -40,7 +38,7 @@ struct Guest {
     is_full: Arc<AtomicBool>,
     /// The other node waits for the role.
     awaits_role: bool,
-    /// The other node was told to hold the connection.
+    /// The other node was asked to hold the connection.
     is_held: bool,
 }
 
@@ -54,12 +52,11 @@ struct GuestReader {
 }
 
 impl GuestLink {
-    pub(super) fn new(hub: &Arc<Hub>, memory: &Arc<MemoryBudget>) -> Self {
+    pub(super) fn new(hub: &Arc<Hub>) -> Self {
         GuestLink {
             queue: Arc::default(),
             notices: Arc::default(),
             hub: Arc::clone(hub),
-            memory: Arc::clone(memory),
             guests: Mutex::default(),
         }
     }
@@ -102,7 +99,7 @@ impl GuestLink {
             session,
             is_full: Arc::clone(&is_full),
         };
-        let membership = self.hub.register(Outbox::remote(Box::new(reader), &self.memory));
+        let membership = self.hub.register(Outbox::remote(Box::new(reader)));
         Guest { membership, is_full, awaits_role: false, is_held: false }
     }
 

@@ -100,7 +100,7 @@ async fn changed_bytes_harm_no_other_link() {
     assert_eq!(peer.event().await, Event::Admitted { first: true });
 }
 
-/// A stale owner may still send: its link is gone, or the session is.
+/// A stale owner may still send: its link or the session has ended.
 #[tokio::test]
 async fn messages_for_sessions_that_a_link_does_not_have_reach_no_client() {
     let (node, owner) = (TestNode::start(1).await, TestNode::start(3).await);
@@ -137,7 +137,7 @@ async fn messages_for_sessions_that_a_link_does_not_have_reach_no_client() {
     }
     append(&mut bytes, 0, &OwnerMessage::Pong { sent: 3, generation: 5, others: vec![9] }).unwrap();
     stream.write_all(&bytes).await.unwrap();
-    until(|| node.cluster.heard.lock().contains(&(NodeId(2), 3))).await;
+    until(|| node.cluster.pings.lock().contains(&(NodeId(2), 3))).await;
     assert!(timeout(Duration::from_millis(50), peer.event()).await.is_err());
     assert!(!dialled.is_finished() && peer.membership.refusal().is_none());
 }

@@ -60,16 +60,16 @@ pub trait LinkObserver: Debug + Send + Sync {
     fn now(&self) -> Millis;
     /// Returns the engine's data and the other nodes that the node names in its pings.
     fn view(&self) -> (Generation, Vec<NodeId>);
-    /// Another node was heard, which has received a ping sent at `confirms` (0 if it confirms none), and has
-    /// that view.
-    fn heard(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>));
+    /// A ping or pong of another node arrived, which has received a ping sent at `confirms` (0 if it confirms
+    /// none), and has that view.
+    fn on_ping(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>));
     /// The process of another node has proved its key, whether it knows this node or not.
     fn proved_alive(&self, node: NodeId);
     /// A process that this node does not know runs at the address of another node.
     fn found_unknown(&self, node: NodeId);
     /// Returns true if the node confirms pings of others.
     fn confirms(&self) -> bool;
-    /// Returns the words for another node: its name and address, if they are known.
+    /// Returns the text for another node: its name and address, if they are known.
     fn describe(&self, node: NodeId) -> String {
         node.to_string()
     }
@@ -77,11 +77,11 @@ pub trait LinkObserver: Debug + Send + Sync {
     fn linked(&self, link: &Arc<FarLink>);
     /// A link to another node has ended.
     fn unlinked(&self, link: &Arc<FarLink>);
-    /// Another node has said that it ends.
+    /// Another node has announced that it ends.
     fn ended(&self, node: NodeId);
     /// Returns true if the node decides about a room.
     fn has_room(&self, key: &RoomKey) -> bool;
-    /// Another node has said that it has a room.
+    /// Another node has answered that it has a room.
     fn found(&self, node: NodeId, key: &RoomKey);
     /// Returns the answer to a question of another node.
     fn asked(&self, question: Question) -> Answer;
@@ -101,7 +101,7 @@ pub struct Links {
     max_frame: usize,
     observer: Arc<dyn LinkObserver>,
     guests: Mutex<Vec<Arc<GuestLink>>>,
-    /// Nodes that said that they have ended.
+    /// Nodes that announced that they end.
     ended: Mutex<HashSet<NodeId>>,
     /// Links that were cut, by cause.
     cuts: Mutex<LinkCutCounts>,
@@ -155,8 +155,8 @@ impl Links {
         self.guests.lock().iter().map(|link| link.sessions()).sum()
     }
 
-    /// Tells the nodes that have connections in rooms of this one that it ends.
-    pub fn say_goodbye(&self) {
+    /// Notifies the nodes that have connections in rooms of this one that it ends.
+    pub fn announce_end(&self) {
         self.guests.lock().iter().for_each(|link| link.queue.send(LINK_SESSION, &OwnerMessage::Bye));
     }
 
@@ -180,7 +180,7 @@ impl Links {
                 }
             };
             handshakes.retain(|handshake| !handshake.is_finished());
-            // More than nodes begin come from elsewhere. Nodes take milliseconds, so the oldest is none.
+            // So many are not of nodes, whose handshakes take milliseconds: the oldest is none.
             if handshakes.len() >= MAX_HANDSHAKES
                 && let Some(oldest) = handshakes.pop_front()
             {
@@ -214,9 +214,9 @@ impl Links {
         }
     }
 
-    /// Reports a ping or pong of another node, unless it has ended: its process sends them until it is gone,
+    /// Reports a ping or pong of another node, unless it has ended: its process sends them until it exits,
     /// and other nodes name it until they know. It would count as one that can decide.
-    fn heard(&self, node: NodeId, confirms: Millis, generation: Generation, others: &[u64]) {
+    fn on_ping(&self, node: NodeId, confirms: Millis, generation: Generation, others: &[u64]) {
         let others = {
             let ended = self.ended.lock();
             if ended.contains(&node) {
@@ -224,7 +224,7 @@ impl Links {
             }
             others.iter().map(|number| NodeId(*number)).filter(|other| !ended.contains(other)).collect()
         };
-        self.observer.heard(node, confirms, (generation, others));
+        self.observer.on_ping(node, confirms, (generation, others));
     }
 
     fn end(&self, node: NodeId) {
@@ -234,7 +234,7 @@ impl Links {
 
     /// Serves the rooms of this node to another.
     async fn serve(&self, node: NodeId, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
-        let guests = Arc::new(GuestLink::new(&self.hub, &self.memory));
+        let guests = Arc::new(GuestLink::new(&self.hub));
         self.guests.lock().push(Arc::clone(&guests));
         guests.queue.send(LINK_SESSION, &Hello { version: VERSION });
         let handle = |session, message: &[u8]| {
@@ -244,7 +244,7 @@ impl Links {
             }
             match decode(message)? {
                 EdgeMessage::Ping { sent, generation, others } => {
-                    self.heard(node, 0, generation, &others);
+                    self.on_ping(node, 0, generation, &others);
                     let (generation, others) = self.view();
                     let sent = if self.observer.confirms() { sent } else { 0 };
                     guests.queue.send(LINK_SESSION, &OwnerMessage::Pong { sent, generation, others });
@@ -304,7 +304,7 @@ impl Links {
             }
             match decode(message)? {
                 OwnerMessage::Pong { sent, generation, others } => {
-                    self.heard(node, sent, generation, &others);
+                    self.on_ping(node, sent, generation, &others);
                 }
                 OwnerMessage::Bye => self.end(node),
                 OwnerMessage::Has(key) => self.observer.found(node, &key),
@@ -406,7 +406,7 @@ impl Links {
             } else if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::OutOfMemory) {
                 tracing::info!("the link from {node} was cut: {fault}");
             } else {
-                // The link to it says so as well.
+                // The link to it reports that as well.
                 tracing::debug!("the link from {node} ended: {fault}");
             }
         }

@@ -31,7 +31,7 @@ impl LinkFault {
         }
     }
 
-    /// Returns the words for an error of this cause.
+    /// Returns the text for an error of this cause.
     pub(super) fn describe(self, error: &io::Error) -> String {
         match self {
             LinkFault::UnknownKey => "this node does not know the key of what answers there yet".to_owned(),
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_of_links_are_words_for_people() {
+    fn faults_of_links_are_explained() {
         let eof = io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed: https://example.org");
         let tls = |error: Error| io::Error::new(io::ErrorKind::InvalidData, error);
         let unknown = tls(Error::InvalidCertificate(CertificateError::UnknownIssuer));

@@ -19,7 +19,8 @@ impl fmt::Display for NameHash {
 pub struct NameHasher(hmac::Key);
 
 impl NameHasher {
-    pub(super) fn new(cluster: &str) -> Self {
+    /// Creates the function of the cluster of this name.
+    pub fn new(cluster: &str) -> Self {
         NameHasher(hmac::Key::new(hmac::HMAC_SHA256, cluster.as_bytes()))
     }
 

@@ -61,7 +61,7 @@ pub struct ClusterNode {
     pub(super) state: Mutex<NodeState>,
     actions: mpsc::UnboundedSender<Action<RoomKey>>,
     pub(super) renew: Notify,
-    /// The words for the last failure of the engine.
+    /// The text of the last failure of the engine.
     pub(super) engine_fault: Mutex<String>,
     /// Another process has the address of this node.
     pub(super) replaced: AtomicBool,
@@ -300,8 +300,8 @@ impl LinkObserver for ClusterNode {
         (lease.generation(), lease.named(now()))
     }
 
-    fn heard(&self, node: NodeId, confirms: Millis, (generation, others): (Generation, Vec<NodeId>)) {
-        self.with_state(|state| state.ownership.heard(node, confirms, generation, others, now()));
+    fn on_ping(&self, node: NodeId, confirms: Millis, (generation, others): (Generation, Vec<NodeId>)) {
+        self.with_state(|state| state.ownership.on_ping(node, confirms, generation, others, now()));
     }
 
     fn proved_alive(&self, node: NodeId) {

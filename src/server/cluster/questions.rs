@@ -191,8 +191,8 @@ impl ClusterNode {
         self.ask(&links, question, SEARCH_TIMEOUT).await
     }
 
-    /// Asks nodes. Returns the link to the first one that says yes, or `None` once all have said no or are
-    /// linked no more.
+    /// Asks nodes. Returns the link to the first one that answers yes, or `None` once all have answered
+    /// no or are linked no longer.
     ///
     /// # Errors
     /// Not all have answered in time.

@@ -8,6 +8,7 @@ use super::node::ClusterNode;
 use super::node_clock::now;
 use crate::config::EngineLoss;
 use crate::protocol::cluster::{ClaimResult, Generation, LossCause, Millis};
+use crate::server::readiness::{NotReady, Ready};
 use crate::server::telemetry::{ClaimCounts, ClusterReport, ClusterTimes, LostRoomCounts, OtherNodeReport};
 
 /// Time for which the engine may be away without a consequence: a restart or a failover of it.
@@ -16,6 +17,49 @@ const LOSS_TIMEOUT: Millis = 8_000;
 const LOST_PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of ticks over which rooms are closed when the engine is lost.
 const CLOSE_TICKS: usize = 30;
+
+/// Fault of a node, with what to do.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::server) enum NodeFault {
+    /// Another node has its address.
+    #[error("another node has the address of this one ({engine_fault})")]
+    Replaced {
+        /// Last failure of the engine.
+        engine_fault: String,
+    },
+    /// Another node runs that does not know this one.
+    #[error(
+        "no room can be opened here, as {node} runs and does not know this node: it does not reach Redis at {url}, \
+         as this one does. Let it reach that, or stop it"
+    )]
+    Unaware {
+        /// Name and address of the other node.
+        node: String,
+        /// The engine, without its password.
+        url: String,
+    },
+    /// The engine does not answer.
+    #[error("Redis does not answer: {consequence} ({url}: {engine_fault})")]
+    EngineLost {
+        /// True if the node takes connections nevertheless.
+        takes_clients: bool,
+        /// Consequence for rooms.
+        consequence: &'static str,
+        /// The engine, without its password.
+        url: String,
+        /// Last failure of the engine.
+        engine_fault: String,
+    },
+}
+
+impl NodeFault {
+    fn takes_clients(&self) -> bool {
+        match self {
+            NodeFault::EngineLost { takes_clients, .. } => *takes_clients,
+            NodeFault::Replaced { .. } | NodeFault::Unaware { .. } => false,
+        }
+    }
+}
 
 /// Counts of a node.
 #[derive(Debug, Default)]
@@ -123,29 +167,21 @@ impl ClusterNode {
         }
     }
 
-    /// Returns what is wrong with the node, and whether it takes connections nevertheless.
-    fn trouble(&self) -> Option<(bool, String)> {
-        let fault = self.engine_fault.lock().clone();
+    /// Returns what is wrong with the node.
+    fn fault(&self) -> Option<NodeFault> {
+        let engine_fault = self.engine_fault.lock().clone();
+        let url = self.settings.engine.describe();
         if self.is_replaced() {
-            return Some((false, format!("another node has the address of this one ({fault})")));
+            return Some(NodeFault::Replaced { engine_fault });
         }
         if self.lost_for().is_none() {
-            let node = self.unaware_node()?;
-            let url = self.settings.engine.describe();
-            return Some((
-                false,
-                format!(
-                    "no room can be opened here, as {node} runs and does not know this node: it does not reach \
-                     Redis at {url}, as this one does. Let it reach that, or stop it"
-                ),
-            ));
+            return Some(NodeFault::Unaware { node: self.unaware_node()?, url });
         }
-        let (takes, consequence) = self.loss_consequence();
-        let url = self.settings.engine.describe();
-        Some((takes, format!("Redis does not answer: {consequence} ({url}: {fault})")))
+        let (takes_clients, consequence) = self.loss_consequence();
+        Some(NodeFault::EngineLost { takes_clients, consequence, url, engine_fault })
     }
 
-    /// Returns whether the node takes connections while the engine is lost, and the words for the
+    /// Returns whether the node takes connections while the engine is lost, and the text for the
     /// consequence.
     pub(super) fn loss_consequence(&self) -> (bool, &'static str) {
         let time = self.lost_for().unwrap_or_default();
@@ -175,22 +211,22 @@ impl ClusterNode {
         Some(self.describe_node(node))
     }
 
-    /// Returns a line that says that the node takes connections.
+    /// Returns the state of a node that takes connections.
     ///
     /// # Errors
-    /// It does not, for the reason in the line.
-    pub fn readiness(&self) -> Result<String, String> {
-        match self.trouble() {
-            None => Ok("ready".to_owned()),
-            Some((true, trouble)) => Ok(format!("ready, but {trouble}")),
-            Some((false, trouble)) => Err(format!("not ready: {trouble}")),
+    /// It takes none, as it cannot open rooms.
+    pub(in crate::server) fn readiness(&self) -> Result<Ready, NotReady> {
+        match self.fault() {
+            None => Ok(Ready::Sound),
+            Some(fault) if fault.takes_clients() => Ok(Ready::Faulty(fault)),
+            Some(fault) => Err(NotReady::Faulty(fault)),
         }
     }
 
     /// Returns the state of the node, for people.
     pub fn status(&self) -> ClusterReport {
         let report = self.report();
-        let readiness = self.readiness().unwrap_or_else(|reason| reason);
+        let readiness = self.readiness().map_or_else(|cause| cause.to_string(), |ready| ready.to_string());
         let state = self.state.lock();
         let others = report.others.into_iter().map(|(id, node_name, linked)| {
             let (entry, link) = (state.entries.get(&id), state.links.get(&id));
@@ -200,7 +236,7 @@ impl ClusterNode {
                 node_name,
                 address: entry.map(|entry| entry.address.clone()).unwrap_or_default(),
                 unaware: state.ownership.lease().unaware(now()).any(|node| node == id),
-                gone_seconds: entry.and_then(|entry| entry.gone).map(|time| time / 1_000),
+                failed_seconds: entry.and_then(|entry| entry.expired).map(|time| time / 1_000),
                 unlinked_seconds: unlinked.map(|unlinked| unlinked.since.elapsed().as_secs()),
                 link_fault: unlinked.map(|unlinked| unlinked.fault.clone()),
                 version: entry.map(|entry| entry.version.clone()).unwrap_or_default(),

@@ -34,7 +34,7 @@ pub(super) struct TestCluster {
     next_owner: Mutex<Option<NodeId>>,
     misplaced: AtomicUsize,
     pub(super) links: Mutex<HashMap<NodeId, Arc<FarLink>>>,
-    pub(super) heard: Mutex<Vec<(NodeId, Millis)>>,
+    pub(super) pings: Mutex<Vec<(NodeId, Millis)>>,
     alive: Mutex<Vec<NodeId>>,
     unknown: Mutex<Vec<NodeId>>,
     ended: Mutex<BTreeSet<NodeId>>,
@@ -79,9 +79,9 @@ impl LinkObserver for TestCluster {
         (5, vec![NodeId(9)])
     }
 
-    fn heard(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>)) {
+    fn on_ping(&self, node: NodeId, confirms: Millis, view: (Generation, Vec<NodeId>)) {
         assert_eq!(view, (5, vec![NodeId(9)]));
-        self.heard.lock().push((node, confirms));
+        self.pings.lock().push((node, confirms));
     }
 
     fn proved_alive(&self, node: NodeId) {
@@ -332,7 +332,7 @@ async fn nodes_without_a_known_key_are_refused_on_both_sides() {
 }
 
 #[tokio::test]
-async fn connections_are_closed_when_their_node_is_gone() {
+async fn connections_are_closed_when_their_node_has_ended() {
     let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
     a.know(&[&b]);
     b.know(&[&a]);
@@ -350,13 +350,13 @@ async fn connections_are_closed_when_their_node_is_gone() {
 }
 
 #[tokio::test]
-async fn pings_are_confirmed_and_goodbyes_are_heard() {
+async fn pings_are_confirmed_and_the_end_of_a_node_is_received() {
     let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
     a.know(&[&b]);
     b.use_rooms_of(&a).await;
-    until(|| b.cluster.heard.lock().contains(&(a.id, 77))).await;
-    assert!(a.cluster.heard.lock().contains(&(b.id, 0)));
-    a.links.say_goodbye();
+    until(|| b.cluster.pings.lock().contains(&(a.id, 77))).await;
+    assert!(a.cluster.pings.lock().contains(&(b.id, 0)));
+    a.links.announce_end();
     until(|| b.cluster.ended.lock().contains(&a.id)).await;
 }
 

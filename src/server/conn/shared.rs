@@ -16,6 +16,7 @@ use crate::server::admission::Admission;
 use crate::server::cluster::ClusterNode;
 use crate::server::hub::Hub;
 use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
+use crate::server::readiness::{NotReady, Ready};
 use crate::server::refusals::Refusals;
 use crate::server::reload::ReloadableLogIp;
 use crate::server::telemetry::{Activity, ClusterReport, Telemetry};
@@ -157,16 +158,16 @@ impl Shared {
         false
     }
 
-    /// Returns a line that says that new clients are served, as far as a cluster is concerned.
+    /// Returns the state of a server that takes new clients, as far as a cluster is concerned.
     ///
     /// # Errors
-    /// They are not, for the reason in the line.
-    pub(in crate::server) fn cluster_readiness(&self) -> Result<String, String> {
+    /// It is a node that takes none.
+    pub(in crate::server) fn cluster_readiness(&self) -> Result<Ready, NotReady> {
         #[cfg(feature = "cluster")]
         if let Some(node) = self.cluster.get() {
             return node.readiness();
         }
-        Ok("ready".to_owned())
+        Ok(Ready::Sound)
     }
 
     /// Begins the shutdown: connections close, and no wait for it stays pending.

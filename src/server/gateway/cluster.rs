@@ -66,7 +66,7 @@ pub enum ClusterError {
 pub(super) fn engine(config: &ClusterConfig) -> Result<Option<EngineAddress>, ClusterError> {
     let Some(url) = &config.url else { return Ok(None) };
     let password = config.password_file.as_deref().map(read_password).transpose()?;
-    Ok(Some(EngineAddress::parse(url.as_str(), &config.name, password.as_deref())?))
+    Ok(Some(EngineAddress::new(url, &config.name, password.as_deref())?))
 }
 
 /// Returns the settings of the node; `None` if the gateway is none. `port` is the first TCP port for clients.

@@ -171,7 +171,7 @@ impl Frontend {
             match header {
                 Ok(Ok(None)) => this.handle_stream(stream, proxy, alive).await,
                 Ok(Ok(Some(ReportedSource::Proxy))) => {
-                    // Who is not named has no address: what it says about itself in HTTP is not of the proxy.
+                    // A client that is not named has no address: what it sends in HTTP is not of the proxy.
                     let unnamed = ClientEndpoint { remote: None, behind_proxy: false, ..proxy };
                     this.handle_stream(stream, unnamed, alive).await;
                 }

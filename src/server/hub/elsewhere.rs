@@ -35,7 +35,7 @@ pub(super) struct Waiting {
     entry: Option<Command>,
     /// Number of times that the room was not where it should be.
     misplaced: u8,
-    /// Time from which on the client is read though the place of its room is unknown, until it has come.
+    /// Time from which on the client is read though the place of its room is unknown, until that arrives.
     read_from: Option<Instant>,
     since: Instant,
     deadline: Instant,

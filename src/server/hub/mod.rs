@@ -154,8 +154,8 @@ impl Hub {
         }
     }
 
-    /// Makes the hub one of a cluster, whose rooms are where `directory` says. Without an effect if it is one
-    /// already.
+    /// Makes the hub one of a cluster, whose rooms are where `directory` has them. Without an effect if it is
+    /// one already.
     pub fn set_directory(&self, directory: Box<dyn Directory>) {
         // The first one stays.
         let _ = self.directory.set(directory);

@@ -50,7 +50,7 @@ struct EventQueue {
     notified: bool,
     reader: Option<Waker>,
     /// Present while the queue is not small, and in that of a peer at another node.
-    backlog: Option<Box<Backlog>>,
+    extension: Option<Box<Extension>>,
 }
 
 /// The queue exceeded its limit: events were dropped, and the connection cannot continue.
@@ -65,14 +65,20 @@ const SMALL: u32 = 16 * 1024;
 /// half of that.
 const FULL_SHARE: u32 = 4;
 
-/// The state of a queue that is not small.
+/// The state of a queue that few queues have.
 #[derive(Debug)]
-struct Backlog {
-    charge: MemoryCharge,
+struct Extension {
+    kind: ExtensionKind,
     /// Queues of peers that are not read until this one is relieved.
     waiting: Vec<Outbox>,
+}
+
+#[derive(Debug)]
+enum ExtensionKind {
+    /// The queue is not small.
+    Charged(MemoryCharge),
     /// The reader is at another node: events are sent to it at once, and none is queued here.
-    remote: Option<Box<dyn RemoteReader>>,
+    Remote(Box<dyn RemoteReader>),
 }
 
 /// Outcome of a push.
@@ -108,35 +114,24 @@ const MAX_SPARE_CAPACITY: usize = 1024;
 impl Outbox {
     /// Creates an empty queue for up to `limit` bytes of events.
     pub fn new(limit: usize) -> Self {
+        Self::with_extension(u32::try_from(limit).unwrap_or(u32::MAX), None)
+    }
+
+    /// Creates the queue of a peer whose connection is at another node.
+    pub fn remote(reader: Box<dyn RemoteReader>) -> Self {
+        let extension = Extension { kind: ExtensionKind::Remote(reader), waiting: Vec::new() };
+        Self::with_extension(0, Some(Box::new(extension)))
+    }
+
+    fn with_extension(limit: u32, extension: Option<Box<Extension>>) -> Self {
         let queue = EventQueue {
             events: VecDeque::new(),
             queued_bytes: 0,
             overflowed: false,
             notified: false,
             reader: None,
-            backlog: None,
+            extension,
         };
-        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        Self::from_queue(queue, limit)
-    }
-
-    /// Creates the queue of a peer whose connection is at another node.
-    pub fn remote(reader: Box<dyn RemoteReader>, memory: &Arc<MemoryBudget>) -> Self {
-        let charge = memory.empty_charge();
-        let backlog = Backlog { charge, waiting: Vec::new(), remote: Some(reader) };
-        // Without room for any event, every push takes the path of a queue that is not small.
-        let queue = EventQueue {
-            events: VecDeque::new(),
-            queued_bytes: 0,
-            overflowed: true,
-            notified: false,
-            reader: None,
-            backlog: Some(Box::new(backlog)),
-        };
-        Self::from_queue(queue, 0)
-    }
-
-    fn from_queue(queue: EventQueue, limit: u32) -> Self {
         Outbox(Arc::new(OutboxInner {
             queue: Mutex::new(queue),
             limit,
@@ -154,6 +149,9 @@ impl Outbox {
     /// all later events are dropped, and polling reports it.
     pub(super) fn enqueue(&self, event: Event, memory: &Arc<MemoryBudget>) -> (Option<Waker>, PushResult) {
         let mut queue = self.0.queue.lock();
+        if let Some(remote) = queue.remote() {
+            return send_remote(remote, &event);
+        }
         let after = queue.queued_bytes.saturating_add(queued_bytes(&event));
         let admission = match after <= small(self.0.limit) {
             true => PushResult::Queued,
@@ -182,14 +180,14 @@ impl Outbox {
     /// Has `sender` notified when the queue is no longer full. Returns false if it is not.
     pub(super) fn add_waiting(&self, sender: &Outbox) -> bool {
         let mut queue = self.0.queue.lock();
-        let backlog = queue.backlog.as_mut();
-        backlog.map(|backlog| backlog.waiting.push(sender.clone())).is_some()
+        let extension = queue.extension.as_mut();
+        extension.map(|extension| extension.waiting.push(sender.clone())).is_some()
     }
 
     /// Takes back [`add_waiting`](Self::add_waiting).
     pub(super) fn remove_waiting(&self, sender: &Outbox) {
-        if let Some(backlog) = &mut self.0.queue.lock().backlog {
-            backlog.waiting.retain(|waiting| !waiting.is_same(sender));
+        if let Some(extension) = &mut self.0.queue.lock().extension {
+            extension.waiting.retain(|waiting| !waiting.is_same(sender));
         }
     }
 
@@ -210,7 +208,7 @@ impl Outbox {
     /// Notifies the peers that wait for a queue at another node, as it is relieved.
     pub fn relieve_remote(&self) {
         let waiting =
-            self.0.queue.lock().backlog.as_mut().map(|backlog| std::mem::take(&mut backlog.waiting));
+            self.0.queue.lock().extension.as_mut().map(|extension| std::mem::take(&mut extension.waiting));
         waiting.into_iter().flatten().for_each(|waiting| waiting.notify());
     }
 
@@ -229,14 +227,14 @@ impl Outbox {
 
     /// Drops what is queued, and what is pushed from now on, as it will not be taken.
     pub(super) fn close(&self) {
-        let (events, backlog) = {
+        let (events, extension) = {
             let mut queue = self.0.queue.lock();
             queue.overflowed = true;
             queue.queued_bytes = 0;
-            (std::mem::take(&mut queue.events), queue.backlog.take())
+            (std::mem::take(&mut queue.events), queue.extension.take())
         };
         drop(events);
-        backlog.into_iter().flat_map(|backlog| backlog.waiting).for_each(|waiting| waiting.notify());
+        extension.into_iter().flat_map(|extension| extension.waiting).for_each(|waiting| waiting.notify());
     }
 
     /// Wakes the reader, whose next poll is ready once.
@@ -267,7 +265,7 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Keeps the list of events that were taken for reuse.
+    /// Keeps the list of the events taken, to reuse it.
     pub fn recycle(mut events: VecDeque<Event>) {
         events.clear();
         if (1..=MAX_SPARE_CAPACITY).contains(&events.capacity()) {
@@ -312,7 +310,7 @@ impl Outbox {
             }
             queue.queued_bytes -= taken;
         }
-        if queue.backlog.is_some() {
+        if queue.extension.is_some() {
             let relieved = queue.relieve(self.0.limit);
             drop(queue);
             relieved.iter().for_each(Outbox::notify);
@@ -325,19 +323,9 @@ impl EventQueue {
     /// Decides about an event that would make the queue `after` bytes long, which is not small.
     #[cold]
     fn admit(&mut self, event: &Event, after: u32, limit: u32, memory: &Arc<MemoryBudget>) -> PushResult {
-        let (is_message, to_joiner) = match event {
-            Event::Relayed { side, .. } => (true, *side == Side::Joiner),
-            Event::LinkEnded { side, .. } => (false, *side == Side::Joiner),
-            Event::Admitted { .. }
-            | Event::BecameMember { .. }
-            | Event::LinkedToMember { .. }
-            | Event::LinkedToJoiner { .. }
-            | Event::Refused(_)
-            | Event::Undeliverable { .. }
-            | Event::Evicted(_) => (false, false),
-        };
+        let (is_message, to_joiner) = recipient(event);
         if self.overflowed {
-            return self.send_remote(event, to_joiner);
+            return PushResult::Queued;
         }
         // A single event always fits, as its size is bounded by the largest message.
         if self.queued_bytes > 0 && after > limit {
@@ -348,39 +336,62 @@ impl EventQueue {
             self.overflowed = true;
             return PushResult::Queued;
         }
-        let backlog = self.backlog.get_or_insert_with(|| {
-            Box::new(Backlog { charge: memory.empty_charge(), waiting: Vec::new(), remote: None })
+        let extension = self.extension.get_or_insert_with(|| {
+            let kind = ExtensionKind::Charged(memory.empty_charge());
+            Box::new(Extension { kind, waiting: Vec::new() })
         });
-        if backlog.charge.resize(after as usize).is_err() && is_message {
+        if let ExtensionKind::Charged(charge) = &mut extension.kind
+            && charge.resize(after as usize).is_err()
+            && is_message
+        {
             return PushResult::Refused(Refusal::Overloaded);
         }
         if after > limit / FULL_SHARE { PushResult::Full { to_joiner } } else { PushResult::Queued }
     }
 
     fn remote(&self) -> Option<&dyn RemoteReader> {
-        self.backlog.as_ref()?.remote.as_deref()
-    }
-
-    /// Sends an event to a reader at another node, if there is one.
-    fn send_remote(&mut self, event: &Event, to_joiner: bool) -> PushResult {
-        let Some(remote) = self.remote() else { return PushResult::Queued };
-        let (writer, is_full) = (remote.send(event), remote.is_full());
-        self.reader = writer;
-        if is_full { PushResult::Full { to_joiner } } else { PushResult::Queued }
+        match &self.extension.as_ref()?.kind {
+            ExtensionKind::Remote(reader) => Some(&**reader),
+            ExtensionKind::Charged(_) => None,
+        }
     }
 
     /// Gives back what is no longer queued. Returns the queues of peers that may be read again.
     #[cold]
     fn relieve(&mut self, limit: u32) -> Vec<Outbox> {
-        let Some(backlog) = &mut self.backlog else { return Vec::new() };
+        let Some(extension) = &mut self.extension else { return Vec::new() };
+        let ExtensionKind::Charged(charge) = &mut extension.kind else { return Vec::new() };
         // Cannot fail: it shrinks.
-        let _ = backlog.charge.resize((self.queued_bytes as usize).min(backlog.charge.bytes()));
+        let _ = charge.resize((self.queued_bytes as usize).min(charge.bytes()));
         let is_relieved = self.queued_bytes <= relief(limit);
-        let relieved = if is_relieved { std::mem::take(&mut backlog.waiting) } else { Vec::new() };
+        let relieved = if is_relieved { std::mem::take(&mut extension.waiting) } else { Vec::new() };
         if self.queued_bytes <= small(limit) {
-            self.backlog = None;
+            self.extension = None;
         }
         relieved
+    }
+}
+
+/// Sends an event to a reader at another node. Returns the writer to wake.
+#[cold]
+fn send_remote(remote: &dyn RemoteReader, event: &Event) -> (Option<Waker>, PushResult) {
+    let (_, to_joiner) = recipient(event);
+    let (writer, is_full) = (remote.send(event), remote.is_full());
+    (writer, if is_full { PushResult::Full { to_joiner } } else { PushResult::Queued })
+}
+
+/// Returns true if the event is a message, and true if it is for the joiner of a link.
+fn recipient(event: &Event) -> (bool, bool) {
+    match event {
+        Event::Relayed { side, .. } => (true, *side == Side::Joiner),
+        Event::LinkEnded { side, .. } => (false, *side == Side::Joiner),
+        Event::Admitted { .. }
+        | Event::BecameMember { .. }
+        | Event::LinkedToMember { .. }
+        | Event::LinkedToJoiner { .. }
+        | Event::Refused(_)
+        | Event::Undeliverable { .. }
+        | Event::Evicted(_) => (false, false),
     }
 }
 

@@ -272,7 +272,7 @@ mod tests {
         let begin = Instant::now();
         call.node.write_all(&[0x82, 126, 0xff, 0xff]).await.unwrap();
         let write = async { while call.node.write_all(&[7; 1024]).await.is_ok() {} };
-        timeout(2 * WRITE_TIMEOUT, write).await.expect("the other node is not told");
+        timeout(2 * WRITE_TIMEOUT, write).await.expect("no message reached the other node");
         assert_eq!(call.end.await.unwrap(), Some("disconnected"));
         assert!(begin.elapsed() <= WRITE_TIMEOUT + Duration::from_millis(1));
     }
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_told_apart() {
+    fn frames_are_distinguished() {
         for length in [0, 1, 125, 126, 300, 65_535, 65_536, 70_000_usize] {
             let mut frame = vec![0x82];
             match length {

@@ -16,7 +16,7 @@ const HELD_BOUNDS: [f64; 8] = [0.001, 0.004, 0.016, 0.25, 1.0, 4.0, 6.0, 8.0];
 pub struct ClusterReport {
     /// Name of the cluster.
     pub name: String,
-    /// The line of `/readyz`, which says what is wrong.
+    /// The line of `/readyz`, with what is wrong.
     pub readiness: String,
     /// Id of the node, which each process draws at its start.
     pub node: String,
@@ -126,8 +126,8 @@ pub struct OtherNodeReport {
     pub node_name: String,
     /// Host and port at which it is reached.
     pub address: String,
-    /// Time since its lease ended without a word of it, in seconds; null while it lasts.
-    pub gone_seconds: Option<u64>,
+    /// Time since its lease ended without notice, in seconds; null while it lasts.
+    pub failed_seconds: Option<u64>,
     /// Time without a link to it, in seconds; null while there is one.
     pub unlinked_seconds: Option<u64>,
     /// True if it runs and does not know this node: it does not reach the same engine.
@@ -154,7 +154,7 @@ pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
         Some(seconds) => format!("FAULT for {seconds} s: {}", cluster.readiness),
     };
     let ClusterReport { name, node_name, rooms, far, guests, waiting, .. } = cluster;
-    let nodes = 1 + cluster.nodes.iter().filter(|node| node.gone_seconds.is_none()).count() as u64;
+    let nodes = 1 + cluster.nodes.iter().filter(|node| node.failed_seconds.is_none()).count() as u64;
     let _ = writeln!(out, "cluster {name}: {}, {engine}", count(nodes, "node"));
     let _ = writeln!(
         out,
@@ -170,8 +170,8 @@ pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
         if other.unaware {
             let _ =
                 write!(out, "RUNS AND DOES NOT KNOW THIS NODE, at {address}: it does not reach this Redis");
-        } else if let Some(seconds) = other.gone_seconds {
-            let _ = write!(out, "GONE for {seconds} s, was at {address}");
+        } else if let Some(seconds) = other.failed_seconds {
+            let _ = write!(out, "FAILED for {seconds} s, was at {address}");
         } else {
             let _ = write!(out, "{}; {} from here", count(*rooms, "room"), count(*far, "connection"));
             if !other.linked {
@@ -223,12 +223,15 @@ mod tests {
         );
         assert!(healthy.ends_with("NO LINK TO IT at h:1 for 7 s: timed out\n"), "{healthy}");
         for node in &mut cluster.nodes {
-            node.gone_seconds = Some(12);
+            node.failed_seconds = Some(12);
         }
         cluster.rooms = 1;
-        let gone = text(&cluster);
-        assert!(gone.contains("cluster blue: 1 node, ") && gone.contains("(this one)  1 room, "), "{gone}");
-        assert!(gone.ends_with("GONE for 12 s, was at h:1\n"), "{gone}");
+        let failed = text(&cluster);
+        assert!(
+            failed.contains("cluster blue: 1 node, ") && failed.contains("(this one)  1 room, "),
+            "{failed}"
+        );
+        assert!(failed.ends_with("FAILED for 12 s, was at h:1\n"), "{failed}");
         cluster.engine_lost_seconds = Some(9);
         cluster.readiness = "not ready: why".to_owned();
         assert!(text(&cluster).contains("FAULT for 9 s: not ready: why\n"));

@@ -71,7 +71,7 @@ pub(super) struct Section {
     pub(super) line: usize,
     /// Content; empty if it is encrypted.
     pub(super) der: Vec<u8>,
-    /// The content has headers that say it is encrypted.
+    /// The content has headers of encrypted content.
     pub(super) encrypted: bool,
 }
 

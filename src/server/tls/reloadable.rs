@@ -54,7 +54,7 @@ fn stamps(files: &TlsFiles) -> Vec<Option<FileStamp>> {
 
 impl TlsState {
     fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        // Before the files are read: a change meanwhile is seen later.
+        // Before the files are read: a change during that is seen later.
         let stamps = stamps(files);
         Ok(TlsState { files: files.clone(), stamps, config: load(files)? })
     }

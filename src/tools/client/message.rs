@@ -44,7 +44,7 @@ enum Content {
 /// A message as a client received it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReceivedMessage {
-    /// The kind of message, if the dialect tells it.
+    /// The kind of message, if the dialect has it.
     pub kind: Option<MessageKind>,
     /// The content.
     pub body: MessageBody,

@@ -80,7 +80,7 @@ impl Verdict {
         }
     }
 
-    /// Returns the verdict in one word.
+    /// Returns the name of the verdict.
     pub fn name(&self) -> &'static str {
         match self {
             Verdict::Ok => "ok",

@@ -143,7 +143,7 @@ impl Observation {
         }
     }
 
-    /// Returns the HTTP status of a refusal that says nothing about what the server speaks.
+    /// Returns the HTTP status of a refusal that shows nothing about what the server speaks.
     pub fn refusal(&self) -> Option<u16> {
         match self {
             Observation::Refused(status) => Some(*status),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeat_timeout_tells_first_two_of_15_apart() {
+    fn heartbeat_timeout_distinguishes_first_two_of_15() {
         assert_ne!(heartbeat_timeout(Release::V15_0_1), heartbeat_timeout(Release::V15_0_2));
         assert_eq!(matching_releases(&Observation::HeartbeatTimeout(Some((4002, 4)))), [Release::V15_0_2]);
         assert!(

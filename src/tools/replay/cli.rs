@@ -297,7 +297,7 @@ fn recordings(names: &[String]) -> Result<Vec<String>> {
 }
 
 /// Returns true if the server seems to have sent frames without an action of a client: heartbeats, and what
-/// came late after the last action.
+/// arrived late after the last action.
 fn has_unprompted_frames(script: &Scenario) -> bool {
     let views = ClientViews::from_scenario(script);
     let is_heartbeat = |seen: &Seen| match &seen.what {

@@ -95,19 +95,19 @@ fn compact(payload: &RecordedFrame) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn hears(version: &str, text: &str) -> String {
+    fn presented(version: &str, text: &str) -> String {
         String::from_utf8(client_view(version, RecordedFrame::new(FrameKind::Text, text)).bytes).unwrap()
     }
 
     #[test]
     fn client_view_keeps_attributes_of_the_release() {
         let answer = r#"{"opened":false,"isKeyOk":true,"first":false}"#;
-        assert_eq!(hears("10.1.0", answer), r#"{"opened":false}"#);
-        assert_eq!(hears("7.6.4", answer), r#"{"isKeyOk":true}"#);
-        assert_eq!(hears("14.0.0", answer), r#"{"first":false}"#);
-        assert_eq!(hears("7.1.0", answer), answer, "and it would not know what to make of it");
-        assert_eq!(hears("7.6.4", r#"{"isKeyOk":true,"id":0,"data":{}}"#), r#"{"isKeyOk":true}"#);
-        assert_eq!(hears("5.0.0", r#"{"id":1}"#), r#"{"id":1}"#);
+        assert_eq!(presented("10.1.0", answer), r#"{"opened":false}"#);
+        assert_eq!(presented("7.6.4", answer), r#"{"isKeyOk":true}"#);
+        assert_eq!(presented("14.0.0", answer), r#"{"first":false}"#);
+        assert_eq!(presented("7.1.0", answer), answer, "and it would not know what to make of it");
+        assert_eq!(presented("7.6.4", r#"{"isKeyOk":true,"id":0,"data":{}}"#), r#"{"isKeyOk":true}"#);
+        assert_eq!(presented("5.0.0", r#"{"id":1}"#), r#"{"id":1}"#);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(crate) struct RecordArgs {
     /// Name of the scenarios: session_1, session_2 ...
     #[arg(long, value_name = "NAME", default_value = "session", value_parser = scenario_name)]
     name: String,
-    /// The release that all clients speak, as 20.1.0; it tells where ids are in a frame, which is otherwise
+    /// The release that all clients speak, as 20.1.0; it decides where ids are in a frame, which is otherwise
     /// read off each frame (and cannot be for releases before 4)
     #[arg(long, value_name = "VERSION", default_value = "any")]
     release: String,

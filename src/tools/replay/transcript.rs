@@ -43,7 +43,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    /// Returns the kind's word in the format.
+    /// Returns the kind's name in the format.
     pub fn name(self) -> &'static str {
         self.into()
     }

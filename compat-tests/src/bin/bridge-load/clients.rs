@@ -257,7 +257,7 @@ impl Clients {
             while let Some(at) = self.client(number)?.next_message.filter(|at| *at <= now) {
                 let interval = self.interval;
                 self.client(number)?.next_message = Some(at + interval);
-                self.say(number)?;
+                self.send_message(number)?;
             }
             self.settle(number)?;
         }
@@ -265,7 +265,7 @@ impl Clients {
     }
 
     /// A client sends a message to the members of the other group.
-    fn say(&mut self, number: u32) -> Result<()> {
+    fn send_message(&mut self, number: u32) -> Result<()> {
         let (length, start) = (self.length, self.start);
         let client = self.client(number)?;
         let mut data = client.sent.to_be_bytes().to_vec();

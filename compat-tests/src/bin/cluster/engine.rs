@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use sigver::config::EngineUrl;
 use sigver::protocol::cluster::{Claim, ClaimResult, Generation, NodeId};
 use sigver::server::cluster::{Engine, EngineAddress, NodeEntry, Renewal};
 use tokio::time::sleep;
@@ -14,7 +15,7 @@ const B: NodeId = NodeId(0xb);
 
 /// Tries the scripts; about ten seconds, most of them the grace of a new generation.
 pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
-    let address = EngineAddress::parse(&redis.url(), "scripts", None)?;
+    let address = EngineAddress::new(&EngineUrl::parse(&redis.url())?, "scripts", None)?;
     let (engine, names) = (Engine::open(&address).await?, address.names());
     let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None, false).await?)?;
     ensure!(others.is_empty(), "the first node sees {others:?}");
@@ -110,7 +111,7 @@ async fn clock_goes_back(redis: &TestRedis, engine: &Engine, before: Generation)
     ensure!(generation == before.to_string(), "the data are {data:?} in generation {before}");
     let later = before + STEP;
     redis.command(&format!("set {key} \"{later} {later} {process}\"")).await?;
-    let name = EngineAddress::parse(&redis.url(), "scripts", None)?.names().room("z", 0);
+    let name = EngineAddress::new(&EngineUrl::parse(&redis.url())?, "scripts", None)?.names().room("z", 0);
     let claim = async |generation| engine.claim(&name, Claim { node, number: 1 }, None, generation, 0).await;
     ensure!(claim(later).await? == ClaimResult::OtherGeneration, "a claim before its generation began");
     let renewal = engine.renew(node, &entry("10.0.0.3:1"), Some((0, later)), false).await?;
@@ -127,7 +128,7 @@ async fn clock_goes_back(redis: &TestRedis, engine: &Engine, before: Generation)
     Ok(())
 }
 
-/// Waits for the end of the grace of a new generation; both nodes renew their leases meanwhile.
+/// Waits for the end of the grace of a new generation; both nodes renew their leases during that time.
 async fn grace(engine: &Engine, generation: Generation) -> Result<()> {
     for _ in 0..7 {
         sleep(Duration::from_millis(1_000)).await;
@@ -145,7 +146,7 @@ fn entry(address: &str) -> NodeEntry {
         version: "22.0.0".to_owned(),
         name: "a node".to_owned(),
         rooms: 0,
-        gone: None,
+        expired: None,
     }
 }
 

@@ -55,7 +55,7 @@ enum TestCommand {
     Rolling(RollingOptions),
     /// Only a node that is killed under many clients
     Storm(StormOptions),
-    /// Only the cost of a cluster, beside one server
+    /// Only the cost of a cluster, next to one server
     Figures(FigureOptions),
     /// One node, for the others
     Node(NodeOptions),

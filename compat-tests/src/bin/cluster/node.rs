@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use compat_tests::oracle::free_port;
 use rustix::process::{Pid, Signal, kill_process};
-use sigver::config::RoomPolicy;
+use sigver::config::{EngineUrl, RoomPolicy};
 use sigver::server::cluster::{EngineAddress, NodeSettings};
 use sigver::{Config, Gateway};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -75,7 +75,7 @@ pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
     if let Some(engine) = &options.engine {
         let listen = options.links.map_or_else(free_address, Ok)?;
         let settings = NodeSettings {
-            engine: EngineAddress::parse(engine, CLUSTER, options.password.as_deref())?,
+            engine: EngineAddress::new(&EngineUrl::parse(engine)?, CLUSTER, options.password.as_deref())?,
             address: options.address.unwrap_or(listen).to_string(),
             listen,
             name: format!("node-{}", std::process::id()),

@@ -95,7 +95,7 @@ fn scripts() -> Vec<(&'static str, Vec<Step>)> {
         let long = Step::Alone(side, Message::text("x".repeat(1025)));
         scripts.push(("too long", connected(vec![long])));
     }
-    // A pipe that nobody ends is closed after ten seconds.
+    // A pipe that neither end closes is closed after ten seconds.
     scripts.push(("deadline", connected(vec![text(Connector, "x")])));
     scripts
 }
@@ -159,7 +159,7 @@ async fn opened(node: SocketAddr, path: &str) -> Result<Client> {
     open(node, path).await?.map_err(|status| anyhow::anyhow!("{path} was refused with {status}"))
 }
 
-/// Returns what comes next, for comparison: the end of a connection without a close frame is `end`.
+/// Returns what arrives next, for comparison: the end of a connection without a close frame is `end`.
 async fn next(client: &mut Client) -> Result<String> {
     match timeout(TIMEOUT + Duration::from_secs(2), client.next()).await.context("nothing comes")? {
         Some(Ok(Message::Text(text))) if text.len() > 64 => Ok(format!("text of {}", text.len())),

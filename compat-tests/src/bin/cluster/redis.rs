@@ -1,4 +1,4 @@
-//! A Redis server of its own for a test, on a free port, which writes its data only when it is told to.
+//! A Redis server of its own for a test, on a free port, which writes its data only on request.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl TestRedis {
         Ok(redis)
     }
 
-    /// Ends the server without a word, and starts another one without its data at the same address.
+    /// Kills the server, and starts another one without its data at the same address.
     pub(crate) async fn restart_empty(&mut self) -> Result<()> {
         self.kill()?;
         self.restart().await
@@ -52,7 +52,7 @@ impl TestRedis {
         self.answers().await
     }
 
-    /// Ends the server without a word.
+    /// Kills the server.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;

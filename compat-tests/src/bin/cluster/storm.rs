@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_millis(4_500);
 const REJOIN: Duration = Duration::from_secs(3);
 /// Longest time between that and the answer.
 const BACK: Duration = Duration::from_secs(3);
-/// Time over which clients of other nodes are closed when the node of their room is gone.
+/// Time over which clients of other nodes are closed when the node of their room has ended.
 const EVICTION: Duration = Duration::from_secs(3);
 /// Time for which a client stays: longer than any run.
 const VISIT: Duration = Duration::from_secs(86_400);

@@ -106,7 +106,7 @@ fn client_that_sent_most_of_which_no_message_was_made_is_cut_if_memory_is_short(
     network.run_until(SETUP, |network| network.engine.figures().opened > 2 && network.seen() == [1, 1]);
 }
 
-/// The joiner at the entry comes while another client still joins.
+/// The joiner at the entry arrives while another client still joins.
 #[test]
 fn two_clients_and_a_joiner_at_the_entry_see_each_other() {
     for seed in 0..12 {

@@ -126,7 +126,7 @@ impl Network {
     }
 
     pub(super) fn joiner_at_entry(&mut self, group: MeshGroup) -> usize {
-        // The gateway counts the joiner as present once it has come; here the entry has to be open.
+        // The gateway counts the joiner as present once it has arrived; here the entry has to be open.
         self.run_until(Duration::from_secs(5), |network| network.entries.contains(&group));
         self.joiner(group, None)
     }

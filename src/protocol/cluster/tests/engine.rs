@@ -43,7 +43,7 @@ pub(super) enum EngineReply {
         sent: Millis,
         view: EngineView,
     },
-    /// The node said that it ends, or another has its address.
+    /// The node announced that it ends, or another has its address.
     Replaced,
     Claimed {
         name: Name,
@@ -65,7 +65,7 @@ pub(super) struct DisabledScripts {
     pub(super) process: bool,
     /// Free names are given away at once in a new generation.
     pub(super) grace: bool,
-    /// Nobody looks whether the clock has leapt.
+    /// No check looks for a leap of the clock.
     pub(super) clock: bool,
 }
 

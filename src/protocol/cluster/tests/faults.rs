@@ -54,7 +54,7 @@ impl ClusterSimulation {
 
     fn end_node(&mut self, node: usize) {
         self.ask(node, EngineRequest::Leave);
-        self.say_goodbye(node);
+        self.announce_end(node);
     }
 
     /// Has a node start while the engine answers none of the others; perhaps without its data, if all of

@@ -93,8 +93,8 @@ impl ClusterSimulation {
         self.act(from);
     }
 
-    /// Has a node tell the others that it ends.
-    pub(super) fn say_goodbye(&mut self, node: usize) {
+    /// Has a node report to the others that it ends.
+    pub(super) fn announce_end(&mut self, node: usize) {
         let id = self.nodes[node].ownership.node();
         for to in 0..NODES {
             let other = self.nodes[to].ownership.node();
@@ -163,7 +163,7 @@ impl ClusterSimulation {
         let last = state.received.entry(id).or_default();
         *last = sent.max(*last);
         let confirms = echo.filter(|(of, _)| *of == state.ownership.node()).map_or(0, |(_, at)| at);
-        state.ownership.heard(id, confirms, generation, others, now);
+        state.ownership.on_ping(id, confirms, generation, others, now);
         self.act(to);
     }
 

@@ -25,7 +25,7 @@ fn ready(others: &[NodeId]) -> Ownership<&'static str> {
     node.engine_ready(100, 1_000);
     for other in others {
         node.set_linked(*other, true, 1_000);
-        node.heard(*other, 0, 100, [], 1_000);
+        node.on_ping(*other, 0, 100, [], 1_000);
     }
     node.take_actions();
     node
@@ -56,7 +56,7 @@ fn granted_name_is_here_while_the_lease_lasts() {
 }
 
 #[test]
-fn replaced_node_loses_its_names_and_begins_anew() {
+fn replaced_node_loses_its_names_and_begins_again() {
     let mut node = ready(&[]);
     let before = claim(&mut node, 1_000, ClaimResult::Granted);
     assert_eq!(node.locate(&"l", 1_000), Place::Unknown);
@@ -67,7 +67,7 @@ fn replaced_node_loses_its_names_and_begins_anew() {
     // Neither a claim that was sent nor another node makes it decide.
     node.claim_answered(&"l", sent, ClaimResult::Granted, 1_200);
     node.engine_failed(1_200);
-    node.heard(OTHER, 1_150, 100, [], 1_200);
+    node.on_ping(OTHER, 1_150, 100, [], 1_200);
     assert_eq!((node.period(1_200), node.owned(), node.is_ready()), (None, 0, false));
     node.take_actions();
     assert!(node.renewed(2_000, view(&[]), 2_000), "the engine is to be sent all claims");
@@ -117,13 +117,13 @@ fn name_of_another_node_is_there_for_a_second() {
 
 /// A node that lost the engine, and not the other nodes, keeps its rooms.
 #[test]
-fn name_is_taken_over_only_from_a_node_that_is_not_heard() {
+fn name_is_taken_over_only_from_a_node_without_pings() {
     let mut node = ready(&[OTHER]);
     let holder = Claim { node: OTHER, number: 7 };
-    node.heard(OTHER, 0, 100, [], 1_000);
+    node.on_ping(OTHER, 0, 100, [], 1_000);
     claim(&mut node, 1_000, ClaimResult::Held(holder, 0));
     assert_eq!(node.take_actions(), [Action::Found("k")]);
-    let later = 1_000 + LEASE_TIMEOUT.max(UNHEARD_TIMEOUT);
+    let later = 1_000 + LEASE_TIMEOUT.max(PING_TIMEOUT);
     node.renewed(later, view(&[OTHER]), later);
     assert_eq!(node.locate(&"k", later), Place::Unknown);
     let [Action::Claim { claim, over: None, .. }] = node.take_actions()[..] else { panic!() };
@@ -138,13 +138,13 @@ fn node_without_engine_decides_while_all_others_confirm_its_pings() {
     claim(&mut node, 1_000, ClaimResult::Granted);
     node.engine_failed(1_500);
     for now in (2_000..20_000).step_by(1_000) {
-        node.heard(OTHER, now - 500, 100, [], now);
+        node.on_ping(OTHER, now - 500, 100, [], now);
         node.tick(now);
         assert_eq!(node.locate(&"k", now), Place::Here, "{now}");
     }
     // One that knows other data of the engine may have been given the name.
     for now in (20_000..24_000).step_by(1_000) {
-        node.heard(OTHER, now - 500, 101, [], now);
+        node.on_ping(OTHER, now - 500, 101, [], now);
         node.tick(now);
     }
     assert_eq!(node.claim(&"k", 24_000), None);
@@ -152,12 +152,12 @@ fn node_without_engine_decides_while_all_others_confirm_its_pings() {
 
 /// It may have started on the other side of a partition, where the engine is.
 #[test]
-fn node_of_which_another_tells_has_to_confirm_pings_as_well() {
+fn node_that_another_one_names_has_to_confirm_pings_as_well() {
     let mut node = ready(&[OTHER]);
     claim(&mut node, 1_000, ClaimResult::Granted);
     node.engine_failed(1_500);
     for now in (2_000..12_000).step_by(1_000) {
-        node.heard(OTHER, now - 500, 100, [ME, NodeId(3)], now);
+        node.on_ping(OTHER, now - 500, 100, [ME, NodeId(3)], now);
         node.tick(now);
     }
     assert_eq!(node.claim(&"k", 12_000), None);
@@ -213,17 +213,17 @@ fn older_data_than_another_node_knows_do_not_extend_the_lease() {
     let mut node = ready(&[OTHER]);
     claim(&mut node, 1_000, ClaimResult::Granted);
     node.take_actions();
-    node.heard(OTHER, 900, 200, [], 1_200);
+    node.on_ping(OTHER, 900, 200, [], 1_200);
     assert_eq!(node.take_actions(), [Action::Renew], "the engine may be another one by now");
     for now in [2_000, 3_000, 4_000] {
         node.renewed(now, view(&[OTHER]), now);
-        node.heard(OTHER, now, 200, [], now);
+        node.on_ping(OTHER, now, 200, [], now);
         assert!(node.lease().is_superseded(now));
     }
     assert_eq!(node.take_actions(), [Action::Close("k", LossCause::Lapsed)]);
     assert_eq!(node.period(4_000), None);
     // The other node may have been at the wrong one.
-    node.heard(OTHER, 4_000, 100, [], 4_100);
+    node.on_ping(OTHER, 4_000, 100, [], 4_100);
     node.renewed(5_000, view(&[OTHER]), 5_000);
     assert!(node.period(5_000).is_some() && !node.lease().is_superseded(5_000));
 }
@@ -236,31 +236,31 @@ fn names_are_claimed_once_all_others_know_the_same_data_or_have_lapsed() {
         node.renewed(1_000, view(&[OTHER]), 1_000);
         node.engine_ready(100, 1_000);
         assert_eq!(node.locate(&"k", 1_000), Place::Unknown);
-        assert_eq!(node.take_actions(), [Action::Ask("k")], "the other node is not heard yet");
+        assert_eq!(node.take_actions(), [Action::Ask("k")], "no ping of the other node has arrived");
         node
     };
     let mut node = start();
-    node.heard(OTHER, 0, 100, [], 1_100);
+    node.on_ping(OTHER, 0, 100, [], 1_100);
     assert_eq!(node.take_actions(), [Action::Found("k")]);
     assert!(node.lease().may_claim(1_100));
     // It has other data, and does not know of these; then it does.
     let mut node = start();
     for now in (1_100..9_000).step_by(1_000) {
-        node.heard(OTHER, 999, 90, [], now);
+        node.on_ping(OTHER, 999, 90, [], now);
         assert!(!node.lease().may_claim(now));
     }
-    node.heard(OTHER, 8_500, 90, [], 9_000);
+    node.on_ping(OTHER, 8_500, 90, [], 9_000);
     // It may have been confirmed just before.
     let lapsed = 9_000 + CONFIRMED_TIMEOUT;
-    node.heard(OTHER, 9_500, 90, [], lapsed - 1);
+    node.on_ping(OTHER, 9_500, 90, [], lapsed - 1);
     assert!(!node.lease().may_claim(lapsed - 1) && node.lease().may_claim(lapsed));
-    // It has none, and it is not heard.
+    // It has none, and nothing of it arrives.
     let mut node = start();
-    node.heard(OTHER, 0, 0, [], 1_100);
+    node.on_ping(OTHER, 0, 0, [], 1_100);
     assert!(node.lease().may_claim(1_100));
     let node = start();
-    let unheard = 1_000 + UNHEARD_TIMEOUT;
-    assert!(!node.lease().may_claim(unheard - 1) && node.lease().may_claim(unheard));
+    let silent = 1_000 + PING_TIMEOUT;
+    assert!(!node.lease().may_claim(silent - 1) && node.lease().may_claim(silent));
 }
 
 /// It does not reach the engine, or another one, and goes on by the confirmations of nodes that it knows.
@@ -279,11 +279,11 @@ fn nothing_is_claimed_while_a_node_runs_that_does_not_know_this_one() {
     }
     let (mut ended, last) = (node.clone(), 29_000);
     // It knows this node once it pings, and if not, it has to have ended.
-    node.heard(OTHER, 0, 100, [ME], last);
+    node.on_ping(OTHER, 0, 100, [ME], last);
     assert!(node.lease().may_claim(last) && node.lease().unaware(last).next().is_none());
-    let unheard = last + UNHEARD_TIMEOUT;
-    assert!(!ended.lease().may_claim(unheard - 1) && ended.lease().may_claim(unheard));
-    assert_eq!(ended.lease().unaware(unheard).next(), None);
+    let silent = last + PING_TIMEOUT;
+    assert!(!ended.lease().may_claim(silent - 1) && ended.lease().may_claim(silent));
+    assert_eq!(ended.lease().unaware(silent).next(), None);
     ended.ended(OTHER, last);
     assert!(ended.lease().may_claim(last));
 }
@@ -300,19 +300,19 @@ fn nothing_is_claimed_while_a_node_runs_that_does_not_know_another() {
     node.engine_ready(100, 1_000);
     let last = 20_000;
     for now in (1_000..=last).step_by(1_000) {
-        node.heard(OTHER, 0, 100, [ME, third, third], now);
+        node.on_ping(OTHER, 0, 100, [ME, third, third], now);
         node.renewed(now, view(&[OTHER]), now);
         assert!(!node.lease().may_claim(now) && !node.lease().may_take_over(third, now), "{now}");
         assert_eq!(node.lease().unaware(now).collect::<Vec<_>>(), [third]);
-        assert_eq!(node.lease().named(now), [OTHER], "only what a node found itself is told");
+        assert_eq!(node.lease().named(now), [OTHER], "only what a node found itself is named");
     }
     // Named once, it is but known.
-    let over = last + UNHEARD_TIMEOUT;
+    let over = last + PING_TIMEOUT;
     for now in (last + 500..over).step_by(500) {
-        node.heard(OTHER, 0, 100, [ME, third], now);
+        node.on_ping(OTHER, 0, 100, [ME, third], now);
         assert!(!node.lease().may_claim(now));
     }
-    node.heard(OTHER, 0, 100, [ME, third], over);
+    node.on_ping(OTHER, 0, 100, [ME, third], over);
     assert!(node.lease().may_claim(over) && node.lease().may_take_over(third, over));
 }
 
@@ -323,21 +323,21 @@ fn confirmations_count_no_more_when_an_unknown_process_runs_in_place_of_a_node()
         let mut node = ready(&[OTHER]);
         claim(&mut node, 1_000, ClaimResult::Granted);
         node.engine_failed(1_500);
-        node.heard(OTHER, 2_900, 100, [], 3_000);
+        node.on_ping(OTHER, 2_900, 100, [], 3_000);
         node.take_actions();
         node
     };
     // The lease in the engine still lasts: the engine would not have given the name away.
     let (mut node, leased) = (start(), 1_000 + LEASE_TIMEOUT - LEASE_MARGIN);
     assert!(node.found_unknown(3_000) && !node.found_unknown(3_000));
-    node.heard(OTHER, 3_100, 100, [], 3_200);
+    node.on_ping(OTHER, 3_100, 100, [], 3_200);
     assert_eq!(node.locate(&"k", leased - 1), Place::Here);
     node.tick(leased);
     assert_eq!(node.take_actions(), [Action::Close("k", LossCause::Lapsed)]);
     assert_eq!(node.period(leased), None);
     // It does not, and the next one begins a new period.
     let mut node = start();
-    node.heard(OTHER, 4_000, 100, [], 4_100);
+    node.on_ping(OTHER, 4_000, 100, [], 4_100);
     assert_eq!(node.locate(&"k", 4_100), Place::Here);
     assert!(node.found_unknown(4_100));
     assert_eq!(node.take_actions(), [Action::Close("k", LossCause::Lapsed)]);
@@ -345,7 +345,7 @@ fn confirmations_count_no_more_when_an_unknown_process_runs_in_place_of_a_node()
     assert!(node.period(4_200).is_some());
     node.engine_failed(4_300);
     for now in (5_000..10_000).step_by(1_000) {
-        node.heard(OTHER, now, 100, [], now);
+        node.on_ping(OTHER, now, 100, [], now);
         assert!(node.period(now).is_some(), "{now}");
     }
 }
@@ -362,7 +362,7 @@ fn other_nodes_are_asked_for_a_name_while_the_engine_is_away() {
     node.found_at(&"k", OTHER, 1_700);
     assert_eq!(node.take_actions(), [Action::Found("k")]);
     assert_eq!(node.locate(&"k", 1_700), Place::At(OTHER));
-    // A name that nobody waits for, and one that the engine has given since.
+    // A name that no caller waits for, and one that the engine has given since.
     node.found_at(&"x", OTHER, 1_700);
     assert_eq!(node.take_actions(), []);
 }
@@ -401,10 +401,10 @@ fn each_rule_is_necessary() {
     let scripts = |scripts| Disabled { scripts, ..Disabled::default() };
     let rules = [
         ("period", 51, lease(DisabledRules { period: true, ..Default::default() })),
-        ("unheard", 2, lease(DisabledRules { unheard: true, ..Default::default() })),
+        ("ping_timeout", 2, lease(DisabledRules { ping_timeout: true, ..Default::default() })),
         ("generation", 12, lease(DisabledRules { generation: true, ..Default::default() })),
         ("superseded", 11, lease(DisabledRules { superseded: true, ..Default::default() })),
-        ("told", 60, lease(DisabledRules { told: true, ..Default::default() })),
+        ("informed", 60, lease(DisabledRules { informed: true, ..Default::default() })),
         ("alive", 78, lease(DisabledRules { alive: true, ..Default::default() })),
         ("reported", 482, lease(DisabledRules { reported: true, ..Default::default() })),
         ("unknown", 68, lease(DisabledRules { unknown: true, ..Default::default() })),

@@ -95,7 +95,7 @@ pub(super) struct SimNode {
     pub(super) departed: Vec<NodeId>,
     /// Time of the last attempt to open links.
     pub(super) dialled: Millis,
-    /// Nodes that said that they end.
+    /// Nodes that announced that they end.
     pub(super) ended: BTreeSet<NodeId>,
     held: Vec<SimJoin>,
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::protocol::model::Reason;
 
-/// The answers that suit every client that says this first (netflux 0.10.3, 0.10.8, 1.0.0-rc.3 and rc.14,
+/// The answers that suit every client that sends this first (netflux 0.10.3, 0.10.8, 1.0.0-rc.3 and rc.14,
 /// measured).
 #[test]
 fn one_answer_suits_all_json_candidates() {
@@ -123,7 +123,7 @@ fn program_is_answered_before_a_joiner_whose_opener_waits_for_it() {
 
 /// netflux 0.10.8 waits for the answer without end.
 #[test]
-fn lone_program_is_answered_as_if_a_joiner_had_come_and_gone() {
+fn lone_program_is_answered_as_if_a_joiner_had_left() {
     let mut talk = program();
     talk.until(4_001);
     assert_eq!(talk.did(), [""; 0]);

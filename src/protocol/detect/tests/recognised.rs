@@ -1,4 +1,4 @@
-//! By what a client is said to be recognised: every one of which more is known than before is, and no other.
+//! Evidence by which a client is recognised: every client of which more is known than before, and no other.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn silence_counts_until_first_frame() {
         assert_eq!(why(&mut talk), "silence");
         talk
     };
-    // What only clients of that family say, also if it does not tell which of them this is.
+    // Frames that only clients of that family send, also if they do not show which of them this is.
     let mut talk = silent();
     let before = talk.may_be();
     talk.frame(500, &Message::Binary(Bytes::from_static(&[0x18, 1])));

@@ -1,4 +1,4 @@
-//! sigver 19 and newer: the client sends first, with its id and the ids it is connected to, and is told
+//! sigver 19 and newer: the client sends first, with its id and the ids it is connected to, and receives
 //! whether it is connected. One codec for all, which differ in the layout of a content.
 
 use std::time::Instant;

@@ -366,7 +366,7 @@ mod tests {
         V1Body::Data { data: Bytes::from_static(text.as_bytes()), end }
     }
 
-    /// Frames recorded from the originals: sigver 15.0.4 and 18.0.0.
+    /// Frames recorded from the Node.js servers: sigver 15.0.4 and 18.0.0.
     #[test]
     fn v1_contents_match_recordings() {
         let b = bytes("0a0b08001a076f666665722d4a");

@@ -14,7 +14,7 @@ use crate::protocol::dialect::keepalive::{HEARTBEAT_INTERVAL, Keepalive};
 use crate::protocol::dialect::protobuf::V1Schema;
 use crate::protocol::model::MemberChoice;
 
-/// Group of versions that no message tells apart, named after the newest of them.
+/// Group of versions that no message distinguishes, named after the newest of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, FromRepr, VariantArray)]
 #[repr(u8)]
 pub enum Release {

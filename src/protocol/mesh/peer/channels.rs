@@ -188,7 +188,7 @@ impl MeshPeer {
     /// A channel is closed, or its peer connection is lost.
     pub fn closed(&mut self, channel: MeshChannel) {
         let Some(known) = self.forget(channel) else { return };
-        // The one that came by signaling is the way in.
+        // The one that signaling opened is the way in.
         if known.via.is_none() && matches!(self.progress, Progress::Joining { .. }) {
             return self.fail();
         }

@@ -30,7 +30,7 @@ impl MeshPeer {
         Some(channel)
     }
 
-    /// Takes the answer that came by signaling.
+    /// Takes the answer that arrived by signaling.
     pub fn answered(&mut self, channel: MeshChannel, answer: String) {
         if let Some(known) =
             self.channel_mut(channel).filter(|known| known.via.is_none() && !known.is_answered)
@@ -41,7 +41,7 @@ impl MeshPeer {
     }
 
     /// Joins through members that other peers of the bridge know. Only for groups whose facts have
-    /// [`some_joiners_accept_nobody`](crate::protocol::mesh::MeshFacts::some_joiners_accept_nobody). Without
+    /// [`some_joiners_accept_none`](crate::protocol::mesh::MeshFacts::some_joiners_accept_none). Without
     /// a neighbor it is a member at once.
     ///
     /// If it is not announced, it opens channels to introduce others, and clients
@@ -83,8 +83,8 @@ impl MeshPeer {
         self.network
     }
 
-    /// Takes the offer of a client that came by signaling, and will get `id`, or the next that is free. The
-    /// answer is the caller's to send.
+    /// Takes the offer of a client that arrived by signaling, and will get `id`, or the next that is free.
+    /// The answer is the caller's to send.
     pub fn called(&mut self, offer: String, id: u32, now: Instant) -> Option<MeshChannel> {
         if !self.keeps_entry || self.progress != Progress::Member {
             return None;

@@ -167,7 +167,7 @@ pub struct MeshPeer {
     /// Id of the network ("web channel") that the members share.
     network: u32,
     progress: Progress,
-    /// It lets clients in that come through signaling.
+    /// It lets clients in that join through signaling.
     keeps_entry: bool,
     entry: Option<Entry>,
     /// The peer of the bridge through which it was announced, if it has no entry.
@@ -185,7 +185,7 @@ pub struct MeshPeer {
     awaited: Vec<u32>,
     /// Clients that announced that they leave, to this peer or to another of the bridge.
     departed: VecDeque<u32>,
-    /// Members of which it was told while joining.
+    /// Members that were announced to it while it joined.
     listed: Vec<u32>,
     channels: Vec<PeerChannel>,
     next_channel: u32,

@@ -1,5 +1,5 @@
-//! netflux 0.10.3. Both ends of a channel send the text `ok` before anything else. A joiner is told of
-//! nobody and connects to the members that its entry lists; the members offer.
+//! netflux 0.10.3. Both ends of a channel send the text `ok` before anything else. No member is
+//! announced to a joiner, which connects to the members that its entry lists; the members offer.
 
 use std::time::Instant;
 
@@ -34,8 +34,8 @@ fn service(sender: u32, recipient: u32, name: &str, data: Value) -> Bytes {
 }
 
 impl Netflux0Protocol {
-    /// The joiner tells a member what the channel is for. Sent over the entry's channel, it makes the joiner
-    /// known to a client that was no member yet when the entry announced the joiner.
+    /// Purpose of the channel, from the joiner to a member. Sent over the entry's channel, it makes the
+    /// joiner known to a client that was no member yet when the entry announced the joiner.
     fn present(peer: &mut MeshPeer, channel: MeshChannel, member: u32) {
         let intermediary = peer.entry.map_or(peer.introducer, |entry| entry.member);
         let data = json!({"code": 3, "jpId": peer.id, "intermediaryId": intermediary, "toBeAdded": true});

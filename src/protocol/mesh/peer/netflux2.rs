@@ -1,4 +1,5 @@
-//! netflux 1.1.0-beta.7 to 2.0. The members offer; the entry has to be told which members are connected.
+//! netflux 1.1.0-beta.7 to 2.0. The members offer; the joiner reports to the entry which members
+//! are connected.
 
 use std::time::Instant;
 

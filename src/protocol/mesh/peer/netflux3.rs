@@ -19,7 +19,7 @@ const WEB_CHANNEL: u32 = 200;
 const WEB_RTC: u32 = 300;
 
 impl Netflux3Protocol {
-    /// Tells a peer through which members it can answer, and asks for a sign of life.
+    /// Reports to a peer through which members it can answer, and asks for a sign of life.
     fn greet(peer: &mut MeshPeer, via: MeshChannel, stranger: u32) {
         let neighbors: Vec<u32> = match peer.entry {
             Some(entry) if !peer.is_member() => vec![entry.member],

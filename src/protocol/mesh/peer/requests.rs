@@ -48,7 +48,7 @@ impl MeshPeer {
         }
     }
 
-    /// Asks for channels once this peer is a member: to clients that came while this peer was joining. Only
+    /// Asks for channels once this peer is a member: to clients that joined while this peer was joining. Only
     /// for groups that [`join_through`](Self::join_through) is for.
     pub fn introduce_to(&mut self, neighbors: &[Neighbor], now: Instant) {
         if self.progress != Progress::Member {

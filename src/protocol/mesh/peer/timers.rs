@@ -15,7 +15,7 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 const ENTRY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum duration for which a client may send nothing over a channel that this peer offered as a member.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum duration for which a joiner waits for members it was told of. Some are known to no one else any
+/// Maximum duration for which a joiner waits for members announced to it. Some are known to no one else any
 /// more (netflux 1.1 keeps a peer that left in its list). The entry of netflux 0.10.3 gives a joiner up after
 /// five seconds.
 pub(super) const MEMBER_TIMEOUT: Duration = Duration::from_millis(3_500);

@@ -41,7 +41,7 @@ impl Presence {
 
     /// Returns true if new stand-ins can only be introduced by others.
     fn needs_channels(&self, group: MeshGroup) -> bool {
-        group.facts().some_joiners_accept_nobody && self.target(group).is_none()
+        group.facts().some_joiners_accept_none && self.target(group).is_none()
     }
 
     /// Compares the stand-ins with those that there have to be, and asks for what is missing. Leaves come
@@ -291,7 +291,7 @@ impl Presence {
     /// Introduces a stand-in to the clients to which others have channels, where that is possible.
     fn introduce(&mut self, number: u32) {
         let Some(known) = self.stand_ins.get(&number) else { return };
-        if !known.group.facts().some_joiners_accept_nobody {
+        if !known.group.facts().some_joiners_accept_none {
             return;
         }
         let lacking: Vec<u32> = self
@@ -327,7 +327,7 @@ impl Presence {
                 self.join(group, StandInRole::Placeholder);
             }
         }
-        // Nobody is known yet: one stand-in begins, in the group that is called.
+        // No client is known yet: one stand-in begins, in the group that is called.
         let present: Vec<MeshGroup> =
             MeshGroup::ALL.iter().copied().filter(|group| self.is_present(*group)).collect();
         let is_begun = self.stand_ins.values().any(|known| {
@@ -370,7 +370,7 @@ impl Presence {
             .values()
             .any(|known| known.group == group && known.phase != Phase::Joining && !known.channels.is_empty());
         let target = self.target(group);
-        if target.is_none() && !(group.facts().some_joiners_accept_nobody && has_channel) {
+        if target.is_none() && !(group.facts().some_joiners_accept_none && has_channel) {
             return;
         }
         let stand_in = self.add(group, role, Phase::Joining);
@@ -388,7 +388,7 @@ impl Presence {
     fn switch_entries(&mut self) {
         for &group in MeshGroup::ALL {
             let is_held = self.needs_channels(group) && self.has_clients(group);
-            let is_wanted = group.facts().some_joiners_accept_nobody && (self.has_others(group) || is_held);
+            let is_wanted = group.facts().some_joiners_accept_none && (self.has_others(group) || is_held);
             if is_wanted != self.entries.contains(&group) {
                 if is_wanted {
                     self.entries.insert(group);

@@ -4,11 +4,11 @@
 //! member while at least one stand-in of its group has an open channel to it. From the known clients,
 //! [`Presence`] derives which stand-ins there have to be, and asks for joins and leaves until it is so.
 //!
-//! Some clients of netflux 0.10 and 1.0 let nobody in, and can be reached through their neighbors only.
-//! While their group has nobody who can be called by signaling, new stand-ins are introduced over channels of
-//! others, and the last channel to a client is not given up: a stand-in whose member left stays until another
-//! has a channel, and if there is no other member, until a *placeholder* has one. A placeholder opens
-//! channels and never announces that it has joined, so no client counts it as a member.
+//! Some clients of netflux 0.10 and 1.0 let no client in, and can be reached through their neighbors only.
+//! While their group has no client that can be called by signaling, new stand-ins are introduced over
+//! channels of others, and the last channel to a client is not given up: a stand-in whose member left stays
+//! until another has a channel, and if there is no other member, until a *placeholder* has one. A placeholder
+//! opens channels and never announces that it has joined, so no client counts it as a member.
 
 mod decide;
 #[cfg(test)]
@@ -76,7 +76,7 @@ pub enum PresenceAction {
         /// False for a placeholder.
         is_announced: bool,
     },
-    /// Introduce a stand-in to a client that came while it was joining, over the channel of another stand-in.
+    /// Introduce a stand-in to a client that joined at the same time, over the channel of another stand-in.
     Introduce {
         /// Number of the stand-in.
         stand_in: u32,
@@ -107,7 +107,7 @@ pub enum PresenceAction {
         /// Id of the client.
         member: u32,
     },
-    /// Have the gateway send joiners that find nobody in this group to the bridge, or no more.
+    /// Have the gateway send joiners that find no member of this group to the bridge, or no longer.
     Entry {
         /// The group.
         group: MeshGroup,
@@ -119,7 +119,7 @@ pub enum PresenceAction {
 /// Bounds of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PresenceLimits {
-    /// Most clients that are bridged. Those that come later are not.
+    /// Most clients that are bridged. Those that join later are not.
     pub max_members: usize,
     /// Maximum duration of [`CHANNEL_GRACE`]; zero leaves at once, as netflux does.
     pub channel_grace: Duration,
@@ -163,7 +163,7 @@ struct Retry {
     at: Option<Instant>,
 }
 
-/// Clients in a room, and who stands for whom.
+/// Clients in a room, and which stand-in stands for which client.
 #[derive(Debug)]
 pub struct Presence {
     limits: PresenceLimits,
@@ -282,7 +282,7 @@ impl Presence {
         self.decide(now);
     }
 
-    /// A client that found nobody in its group came through the entry. Returns the stand-in that lets it in.
+    /// A client without a member of its group uses the entry. Returns the stand-in that lets it in.
     pub fn called(&mut self, group: MeshGroup, now: Instant) -> Option<u32> {
         if !self.entries.contains(&group) || !self.has_others(group) {
             return None;
@@ -293,7 +293,7 @@ impl Presence {
         if let Some((number, _)) = self.stand_ins.iter().find(|(_, known)| is_able(known)) {
             return Some(*number);
         }
-        // One that is still joining finds nobody either, and joins as the first instead.
+        // A stand-in that is still joining finds no member either, and joins as the first instead.
         let joining = self.stand_ins.iter().find(|(_, known)| {
             known.group == group && known.phase == Phase::Joining && known.role != StandInRole::Placeholder
         });

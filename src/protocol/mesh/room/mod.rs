@@ -1,5 +1,6 @@
-//! One bridged room: who stands for whom, a peer per stand-in, and a pipe for each pair of members. What
-//! needs a socket or a clock is the caller's: peer connections, signaling, time and randomness.
+//! One bridged room: which peer stands for which client, a peer per stand-in, and a pipe for each
+//! pair of members. What needs a socket or a clock is the caller's: peer connections, signaling, time and
+//! randomness.
 //!
 //! A stand-in is connected to clients only, and a message goes from a client over the stand-in that it was
 //! sent to into the one that stands for the sender in the receiver's group. So nothing can go in circles,
@@ -99,7 +100,7 @@ pub enum BridgeAction {
         /// The channel.
         channel: MeshChannel,
     },
-    /// Have the gateway send joiners that find nobody in this group to the bridge, or no more.
+    /// Have the gateway send joiners that find no member of this group to the bridge, or no longer.
     Entry {
         /// The group.
         group: MeshGroup,
@@ -194,7 +195,7 @@ impl BridgedRoom {
         self.settle(now);
     }
 
-    /// A client came through the entry with an offer. Returns its channel, whose answer goes to it by
+    /// A client joins through the entry with an offer. Returns its channel, whose answer goes to it by
     /// signaling; `None` refuses it.
     pub fn called(&mut self, group: MeshGroup, offer: String, now: Instant) -> Option<MeshChannel> {
         let stand_in = self.presence.called(group, now)?;
@@ -266,7 +267,7 @@ impl BridgedRoom {
         input(peer);
         let id = peer.id();
         if id != before {
-            self.tell_siblings(number, group, id, false);
+            self.announce_to_siblings(number, group, id, false);
         }
         self.settle(now);
     }

@@ -70,7 +70,7 @@ impl BridgedRoom {
                 if let Some((group, id)) = self.peers.get(&number).map(|peer| (peer.group(), peer.id())) {
                     let is_member =
                         !matches!(self.presence.stand_in(number), Some((_, StandInRole::Placeholder)));
-                    self.tell_siblings(number, group, id, is_member);
+                    self.announce_to_siblings(number, group, id, is_member);
                 }
                 self.presence.joined(number, now);
             }
@@ -125,7 +125,7 @@ impl BridgedRoom {
                     (peer.group(), peer.id())
                 });
                 if let Some((group, id)) = announced {
-                    self.tell_siblings(stand_in, group, id, true);
+                    self.announce_to_siblings(stand_in, group, id, true);
                 }
             }
             PresenceAction::Leave { stand_in } => self.depart(stand_in, now),
@@ -202,12 +202,12 @@ impl BridgedRoom {
         for former in self.former_ids.get(&group).into_iter().flatten() {
             peer.add_sibling(*former, false);
         }
-        self.tell_siblings(number, group, id, false);
+        self.announce_to_siblings(number, group, id, false);
         self.peers.entry(number).or_insert(peer)
     }
 
-    /// Tells the peers of a group the id of another.
-    pub(super) fn tell_siblings(&mut self, number: u32, group: MeshGroup, id: u32, is_member: bool) {
+    /// Reports the id of another peer to the peers of a group.
+    pub(super) fn announce_to_siblings(&mut self, number: u32, group: MeshGroup, id: u32, is_member: bool) {
         for (other, peer) in &mut self.peers {
             if *other != number && peer.group() == group {
                 peer.add_sibling(id, is_member);
@@ -225,7 +225,7 @@ impl BridgedRoom {
         let (group, id) = (peer.group(), peer.id());
         self.departing.insert(number, now.checked_add(JOINER_TIMEOUT).unwrap_or(now));
         self.pipes.retain(|(stand_in, _), _| *stand_in != number);
-        self.tell_siblings(number, group, id, false);
+        self.announce_to_siblings(number, group, id, false);
     }
 
     /// Has peers leave for which no client waits any more.
@@ -261,7 +261,7 @@ impl BridgedRoom {
             }
         }
         self.pipes.retain(|(stand_in, _), _| *stand_in != number);
-        self.tell_siblings(number, group, id, false);
+        self.announce_to_siblings(number, group, id, false);
         let former = self.former_ids.entry(group).or_default();
         former.push_back(id);
         if former.len() > MAX_FORMER_IDS

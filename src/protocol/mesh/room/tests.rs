@@ -260,7 +260,7 @@ impl Harness {
     }
 
     /// A client sends to all that it sees, as netflux does, or to one.
-    fn say(&mut self, client: usize, to: Option<u32>, is_text: bool, data: &[u8]) {
+    fn send_message(&mut self, client: usize, to: Option<u32>, is_text: bool, data: &[u8]) {
         let sender = &mut self.clients[client];
         let group = sender.peer.group();
         let whole = MessageChunk {
@@ -311,8 +311,8 @@ fn messages_of_any_length_reach_the_other_group_once() {
         let long = vec![7; 1 << 20];
         for (is_text, data) in [(true, &b"text"[..]), (false, &[0, 255]), (true, b""), (false, &long)] {
             let to = harness.clients[a].seen.first().copied();
-            harness.say(a, None, is_text, data);
-            harness.say(a, to, is_text, data);
+            harness.send_message(a, None, is_text, data);
+            harness.send_message(a, to, is_text, data);
             let expected = [(is_text, true, data.to_vec()), (is_text, false, data.to_vec())];
             assert_eq!(harness.inbox(b), expected);
             assert_eq!(harness.inbox(a), [], "no echo");
@@ -336,21 +336,21 @@ fn client_whose_first_messages_are_lost_is_called_again() {
 }
 
 #[test]
-fn directed_message_reaches_nobody_else() {
+fn directed_message_reaches_no_other_client() {
     let mut harness = Harness::new();
     let first = harness.opener(Netflux0);
     let second = harness.joiner(Netflux0, Some(first));
     let third = harness.opener(Netflux1);
     let fourth = harness.joiner(Netflux1, Some(third));
     assert_eq!(harness.seen(), [3, 3, 3, 3]);
-    harness.say(first, None, true, b"all");
+    harness.send_message(first, None, true, b"all");
     for client in [second, third, fourth] {
         assert_eq!(harness.inbox(client), [(true, true, b"all".to_vec())], "{client}");
     }
     let others: Vec<u32> = harness.clients[third].seen.iter().copied().collect();
     let mut reached = BTreeSet::new();
     for to in others {
-        harness.say(third, Some(to), true, b"one");
+        harness.send_message(third, Some(to), true, b"one");
         let got: Vec<usize> = (0..4).filter(|client| !harness.inbox(*client).is_empty()).collect();
         assert_eq!(got.len(), 1, "{got:?}");
         reached.extend(got);
@@ -374,7 +374,7 @@ fn member_that_leaves_is_not_seen_any_more_in_the_other_group() {
 }
 
 #[test]
-fn joiner_without_anyone_in_its_group_comes_through_the_entry_and_stays_in_reach() {
+fn joiner_without_anyone_in_its_group_enters_through_the_entry_and_stays_in_reach() {
     for (group, other) in [(Netflux0, Netflux1), (Netflux1, Netflux0)] {
         let mut harness = Harness::new();
         let first = harness.opener(other);
@@ -391,7 +391,7 @@ fn joiner_without_anyone_in_its_group_comes_through_the_entry_and_stays_in_reach
         let newcomer = harness.opener(other);
         harness.pass(Duration::from_secs(3));
         assert_eq!((harness.clients[joiner].seen.len(), harness.clients[newcomer].seen.len()), (1, 1));
-        harness.say(newcomer, None, true, b"found");
+        harness.send_message(newcomer, None, true, b"found");
         assert_eq!(harness.inbox(joiner), [(true, true, b"found".to_vec())]);
     }
 }
@@ -409,7 +409,7 @@ fn half_pair() -> (Harness, usize, usize) {
 #[test]
 fn messages_wait_until_the_other_half_of_the_pair_is_up() {
     let (mut harness, first, second) = half_pair();
-    harness.say(first, None, true, b"early");
+    harness.send_message(first, None, true, b"early");
     harness.pass(Duration::from_secs(10));
     harness.deaf.clear();
     harness.pass(Duration::from_secs(30));
@@ -419,9 +419,9 @@ fn messages_wait_until_the_other_half_of_the_pair_is_up() {
 #[test]
 fn pair_is_cut_where_too_much_waits() {
     let (mut harness, first, second) = half_pair();
-    harness.say(first, None, false, &vec![1; 200 << 10]);
+    harness.send_message(first, None, false, &vec![1; 200 << 10]);
     assert_eq!(harness.seen(), [1, 0]);
-    harness.say(first, None, false, &vec![1; 200 << 10]);
+    harness.send_message(first, None, false, &vec![1; 200 << 10]);
     assert_eq!(harness.seen(), [0, 0]);
     assert_eq!(harness.room.counts().cut, 1);
     assert_eq!(harness.inbox(second), []);
@@ -432,8 +432,8 @@ fn too_long_message_is_counted_and_the_next_passes() {
     let mut harness = Harness::new();
     harness.room = BridgedRoom::new(BridgedRoomLimits { max_message: 50_000, ..Default::default() }, 7);
     let (first, second) = (harness.opener(Netflux0), harness.opener(Netflux1));
-    harness.say(first, None, false, &vec![1; 50_001]);
-    harness.say(first, None, false, &vec![2; 50_000]);
+    harness.send_message(first, None, false, &vec![1; 50_001]);
+    harness.send_message(first, None, false, &vec![2; 50_000]);
     assert_eq!(harness.inbox(second), [(false, true, vec![2; 50_000])]);
     let counts = harness.room.counts();
     assert_eq!((counts.messages, counts.bytes, counts.dropped), (1, 50_000, 1));

@@ -31,7 +31,7 @@ pub struct MessageChunk {
 
 impl MessageChunk {
     /// Decodes a chunk of `group`: the part of a frame that [`ChunkWriter`] writes. In protobuf the frame's
-    /// recipient tells if the message was sent to all. `None` if the bytes are no chunk, or if their length
+    /// recipient shows if the message was sent to all. `None` if the bytes are no chunk, or if their length
     /// is not the one that their place in the message leaves for them.
     pub fn decode(group: MeshGroup, written: &Bytes, is_broadcast: bool) -> Option<Self> {
         if group.is_protobuf() {

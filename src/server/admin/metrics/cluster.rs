@@ -9,7 +9,7 @@ use crate::server::telemetry::{ClaimCounts, ClusterReport, LinkCutCounts, LostRo
 /// Returns the metrics of a node.
 pub(super) fn families(cluster: &ClusterReport) -> Vec<MetricFamily> {
     let linked = cluster.nodes.iter().filter(|node| node.linked).count() as u64;
-    let is_unlinked = |node: &&OtherNodeReport| !node.linked && node.gone_seconds.is_none();
+    let is_unlinked = |node: &&OtherNodeReport| !node.linked && node.failed_seconds.is_none();
     let unlinked = cluster.nodes.iter().filter(is_unlinked).count() as u64;
     let nodes = [("self", 1), ("linked", linked), ("unlinked", unlinked)];
     let ClaimCounts { granted, held, wait, failed } = cluster.claims;

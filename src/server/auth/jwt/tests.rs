@@ -207,7 +207,7 @@ fn signature_of_the_standard_is_verified() {
 }
 
 #[test]
-fn unusable_keys_are_errors_in_words() {
+fn unusable_keys_are_reported() {
     let parse = |file: &str| JwtVerifier::parse(file.as_bytes(), "keys", None).unwrap_err().to_string();
     let small = der(SEQUENCE, &[der(INTEGER, &[0x7f; 128]), der(INTEGER, &[1, 0, 1])].concat());
     for (file, part) in [

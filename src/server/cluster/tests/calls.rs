@@ -47,7 +47,7 @@ async fn accepted_call_carries_bytes_in_both_directions() {
 }
 
 #[tokio::test]
-async fn call_is_told_of_the_end_of_the_link() {
+async fn call_receives_the_end_of_the_link() {
     let (a, b) = (TestNode::start(1).await, TestNode::start(2).await);
     a.know(&[&b]);
     b.use_rooms_of(&a).await;

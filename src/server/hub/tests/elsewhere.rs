@@ -94,7 +94,7 @@ impl TestSession {
         let mut guest = self.guest.lock();
         let guest = guest.get_or_insert_with(|| {
             let hub = &self.owner.hub;
-            hub.register(Outbox::remote(Box::new(TestRemote(Arc::clone(self))), &hub.memory))
+            hub.register(Outbox::remote(Box::new(TestRemote(Arc::clone(self)))))
         });
         apply(guest);
         if let Some(hold) = guest.hold(Instant::now()) {
@@ -382,7 +382,7 @@ impl RemoteReader for CountingLink {
 #[test]
 fn link_is_woken_for_the_answer_to_its_own_peer() {
     let (hub, wakes) = (Hub::new(), Arc::<CountingWaker>::default());
-    let mut guest = hub.register(Outbox::remote(Box::new(CountingLink(Arc::clone(&wakes))), &hub.memory));
+    let mut guest = hub.register(Outbox::remote(Box::new(CountingLink(Arc::clone(&wakes)))));
     guest.enter(&RoomKey::from("k"), join());
     assert_eq!(wakes.0.load(Ordering::Relaxed), 1, "it is admitted");
 }

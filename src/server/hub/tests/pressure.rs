@@ -1,4 +1,4 @@
-//! Peers that send more than is received: they wait, and not those to whom they send.
+//! Peers that send more than is received: they wait, and their recipients do not.
 
 use std::time::{Duration, Instant};
 
@@ -188,7 +188,7 @@ fn two_that_send_to_each_other_and_do_not_read_are_no_deadlock() {
 }
 
 #[test]
-fn queue_of_a_member_is_bounded_by_closing_who_sends() {
+fn queue_of_a_member_is_bounded_by_closing_the_sender() {
     let mut crowd = Crowd::new(30, BUDGET);
     for joiner in 0..30 {
         crowd.up(joiner, LARGE);
@@ -201,7 +201,7 @@ fn queue_of_a_member_is_bounded_by_closing_who_sends() {
 }
 
 #[test]
-fn memory_of_all_queues_is_bounded_by_closing_who_sends() {
+fn memory_of_all_queues_is_bounded_by_closing_the_sender() {
     let mut crowd = Crowd::new(1, LARGE * 3 / 2);
     assert!(crowd.up(0, LARGE));
     let memory = Arc::clone(&crowd.hub.memory);
@@ -223,7 +223,7 @@ fn memory_of_all_queues_is_bounded_by_closing_who_sends() {
 }
 
 #[test]
-fn messages_to_nobody_are_not_read_as_fast_as_they_are_sent() {
+fn messages_without_a_recipient_are_not_read_as_fast_as_they_are_sent() {
     let hub = Hub::new();
     let mut alone = peer(&hub);
     let mut now = Instant::now();

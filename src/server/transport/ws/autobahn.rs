@@ -138,7 +138,7 @@ fn play(count: usize, cases: Vec<Case>) {
             [("whole", cut(usize::MAX)), ("frames", frames), ("997 octets", cut(997)), ("octets", cut(1))];
         for (name, pieces) in cuts {
             let result = catch_unwind(AssertUnwindSafe(|| play_pieces(&case, pieces.into())));
-            if let Err(failure) = result.unwrap_or_else(|_| Err("a panic".to_owned())) {
+            if let Err(failure) = result.unwrap_or_else(|_| Err(anyhow::anyhow!("a panic"))) {
                 failures.push(format!("case {} in pieces of {name}: {failure}", case.number));
             }
         }
@@ -146,14 +146,14 @@ fn play(count: usize, cases: Vec<Case>) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
+fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> anyhow::Result<()> {
     let total: usize = pieces.iter().map(Vec::len).sum();
     let singly = pieces.len() == total;
     let mut context = Context::from_waker(Waker::noop());
     let mut socket = Socket::new(Wire { pieces, ..Wire::default() }, Bytes::new(), MAX);
     for expected in &case.expected {
         let Poll::Ready(incoming) = next_whole(&mut socket, &mut context) else {
-            return Err(format!("no event instead of {}", short(expected)));
+            anyhow::bail!("no event instead of {}", short(expected));
         };
         let received = total - socket.stream.pieces.len();
         let answer = match (expected, incoming) {
@@ -178,12 +178,12 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
             (&Fail(code, point), Incoming::ProtocolError(close)) if close.code == Some(code) => {
                 let known = fail_point_octets(&case.frames, point);
                 if singly && received != known {
-                    return Err(format!("{code} after {received} octets instead of {known}"));
+                    anyhow::bail!("{code} after {received} octets instead of {known}");
                 }
                 assert!(socket.queue(close.into()).unwrap());
                 Err(code)
             }
-            (_, incoming) => return Err(format!("{} instead of {}", short(&incoming), short(expected))),
+            (_, incoming) => anyhow::bail!("{} instead of {}", short(&incoming), short(expected)),
         };
         assert!(socket.poll_flush(&mut context).is_ready());
         let written = std::mem::take(&mut socket.stream.written);
@@ -192,26 +192,22 @@ fn play_pieces(case: &Case, pieces: VecDeque<Vec<u8>>) -> Result<(), String> {
             Err(code) => is_close(&written, *code),
         };
         if !right {
-            return Err(format!(
-                "{:.120} was written for {:.120}",
-                format!("{written:?}"),
-                format!("{expected:?}")
-            ));
+            anyhow::bail!("{:.120} was written for {:.120}", format!("{written:?}"), format!("{expected:?}"));
         }
     }
     for _ in 0..2 {
         let after = next_whole(&mut socket, &mut context);
         if after != Poll::Ready(Incoming::Disconnected) {
-            return Err(format!("{} after the end", short(&after)));
+            anyhow::bail!("{} after the end", short(&after));
         }
     }
     if socket.queue(Message::text("late").into()).is_ok() {
-        return Err("a message was queued after the end".to_owned());
+        anyhow::bail!("a message was queued after the end");
     }
     assert!(socket.poll_flush(&mut context).is_ready());
     match (&socket.stream.written[..], &socket.unread, &socket.unsent) {
         ([], None, None) => Ok(()),
-        (written, ..) => Err(format!("{} was written after the end, or a buffer is held", short(&written))),
+        (written, ..) => anyhow::bail!("{} was written after the end, or a buffer is held", short(&written)),
     }
 }
 

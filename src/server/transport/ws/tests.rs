@@ -185,7 +185,7 @@ fn close_codes_are_valid_like_in_the_library() {
 }
 
 #[test]
-fn fragments_that_say_nothing_are_read_in_turns() {
+fn empty_fragments_are_read_in_turns() {
     let mut context = Context::from_waker(Waker::noop());
     let mut pieces: VecDeque<Vec<u8>> = [frame(0x01, Some([0; 4]), b"")].into();
     pieces.extend((0..3).map(|_| frame(0x00, Some([0; 4]), b"").repeat(1000)));

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
-use super::cluster::{NODES, TestCluster, process_of};
+use super::cluster::{EngineSource, NODES, TestCluster, process_of};
 use super::load::Load;
 use super::proxy::{FaultProxy, Passage};
 use super::report::{FaultReport, FaultTimes};
@@ -99,11 +99,11 @@ impl Engine {
 /// Runs one fault on a cluster of its own.
 pub(super) async fn run(fault: Fault, program: &Path, redis: &str) -> Result<FaultReport> {
     let mut engine = Engine::start(redis, fault).await?;
-    let address = match &engine.sentinel {
-        None => Ok(engine.server.address),
-        Some(sentinel) => Err(format!("redis+sentinel://{}/main", sentinel.server.address)),
+    let source = match &engine.sentinel {
+        None => EngineSource::Proxied(engine.server.address),
+        Some(sentinel) => EngineSource::Url(format!("redis+sentinel://{}/main", sentinel.server.address)),
     };
-    let mut cluster = TestCluster::start(program, address).await?;
+    let mut cluster = TestCluster::start(program, source).await?;
     sleep(GRACE).await;
     let load = Load::start(&cluster.addresses(), &format!("{:?}", fault).to_lowercase())?;
     sleep(BEFORE).await;

@@ -15,6 +15,14 @@ use crate::node::{NodeOptions, NodeProcess, free_address};
 /// Number of nodes.
 pub(crate) const NODES: usize = 3;
 
+/// The engine of a cluster under test.
+pub(crate) enum EngineSource {
+    /// A server, which each node reaches through a proxy of its own.
+    Proxied(SocketAddr),
+    /// A URL, which each node is given.
+    Url(String),
+}
+
 /// Three nodes.
 pub(crate) struct TestCluster {
     program: PathBuf,
@@ -34,8 +42,8 @@ struct TestNode {
 }
 
 impl TestCluster {
-    /// Starts the nodes. `engine` is the server behind the proxies, or a URL for which there are none.
-    pub(crate) async fn start(program: &Path, engine: Result<SocketAddr, String>) -> Result<TestCluster> {
+    /// Starts the nodes.
+    pub(crate) async fn start(program: &Path, engine: EngineSource) -> Result<TestCluster> {
         let directory = std::env::temp_dir().join(format!("sigver-cluster-{}", free_address()?.port()));
         std::fs::create_dir_all(&directory)?;
         let processes = Arc::new(Mutex::new([None; NODES]));
@@ -46,14 +54,13 @@ impl TestCluster {
             let identify =
                 move |from: SocketAddr, to: SocketAddr| process_of(from, to, &*known.lock()).unwrap_or(NODES);
             let link_proxy = FaultProxy::start(links, Arc::new(identify)).await?;
-            let engine_proxy = match &engine {
-                Ok(server) => Some(FaultProxy::start(*server, Arc::new(|_, _| 0)).await?),
-                Err(_) => None,
-            };
-            let url = match (&engine_proxy, &engine) {
-                (Some(proxy), _) => format!("redis://{}", proxy.address),
-                (None, Err(url)) => url.clone(),
-                (None, Ok(_)) => unreachable!("each server has a proxy"),
+            let (engine_proxy, url) = match &engine {
+                EngineSource::Proxied(server) => {
+                    let proxy = FaultProxy::start(*server, Arc::new(|_, _| 0)).await?;
+                    let url = format!("redis://{}", proxy.address);
+                    (Some(proxy), url)
+                }
+                EngineSource::Url(url) => (None, url.clone()),
             };
             let options = NodeOptions {
                 engine: Some(url),

@@ -84,7 +84,7 @@ impl Load {
         for number in 0..ROOMS {
             tokio::spawn(Arc::clone(&load).stay(number));
         }
-        tokio::spawn(Arc::clone(&load).come_and_go());
+        tokio::spawn(Arc::clone(&load).join_and_leave());
         Ok(load)
     }
 
@@ -134,7 +134,7 @@ impl Load {
         }
     }
 
-    async fn come_and_go(self: Arc<Self>) {
+    async fn join_and_leave(self: Arc<Self>) {
         let mut count = 0;
         let mut ticks = interval(self.interval);
         while !self.is_stopping() {
@@ -147,7 +147,7 @@ impl Load {
             };
             let (round, turn) = (count / 6, count % 6);
             match turn {
-                // To a room that nobody has: one client at each node, at once.
+                // To a room that no node has: one client at each node, at once.
                 0 => {
                     let room = format!("{}new{round}", self.prefix);
                     (0..NODES).for_each(|node| visit(room.clone(), node, VISIT));
@@ -267,22 +267,22 @@ fn text(text: String) -> TestMessage {
     TestMessage::from_bytes(text.into_bytes())
 }
 
-fn words(body: &MessageBody, first: &str) -> Option<Vec<String>> {
+fn parts(body: &MessageBody, first: &str) -> Option<Vec<String>> {
     let MessageBody::Bytes(bytes) = body else { return None };
     let text = String::from_utf8(bytes.clone()).ok()?;
-    let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
-    (words.first()? == first).then_some(words)
+    let parts: Vec<String> = text.split(' ').map(str::to_owned).collect();
+    (parts.first()? == first).then_some(parts)
 }
 
 fn question(body: &MessageBody) -> Option<(String, u64)> {
-    match &words(body, "question")?[..] {
+    match &parts(body, "question")?[..] {
         [_, room, client] => Some((room.clone(), client.parse().ok()?)),
         _ => None,
     }
 }
 
 fn answer(body: &MessageBody) -> Option<(String, u64, u64)> {
-    match &words(body, "answer")?[..] {
+    match &parts(body, "answer")?[..] {
         [_, room, client, first] => Some((room.clone(), client.parse().ok()?, first.parse().ok()?)),
         _ => None,
     }

@@ -35,11 +35,11 @@ pub(crate) enum Fault {
     Pause,
     /// A node does not reach Redis for twelve seconds
     CutEngine,
-    /// The same, and neither end is told
+    /// The same, and neither end is notified
     HalfOpenEngine,
     /// Two nodes do not reach each other for twelve seconds
     CutNodes,
-    /// The same, and neither end is told
+    /// The same, and neither end is notified
     HalfOpenNodes,
     /// Messages between two nodes take 200 ms
     SlowNodes,

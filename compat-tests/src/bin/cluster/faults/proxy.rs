@@ -22,7 +22,7 @@ pub(crate) enum Passage {
     Open,
     /// They end, and new ones are refused.
     Cut,
-    /// Nothing passes, and neither end is told: a cable that was pulled out.
+    /// Nothing passes, and neither end is notified: a cable that was pulled out.
     HalfOpen,
     /// All passes later.
     Delayed(Duration),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sigver::server::cluster::EngineAddress;
+use sigver::server::cluster::NameHasher;
 
 use super::Fault;
 use super::history::{Attempt, Lives, double_firsts};
@@ -50,11 +50,8 @@ impl FaultReport {
     ) -> FaultReport {
         let attempts = load.attempts.lock().clone();
         let lives = Lives::new(decisions);
-        let names = EngineAddress::parse("redis://unused", CLUSTER, None).map(|address| address.names());
-        let is_of_node = |room: &str| {
-            let name = names.as_ref().map(|names| names.room(room, 0).to_string()).unwrap_or_default();
-            lives.owner(&name, boot) == Some(0)
-        };
+        let names = NameHasher::new(CLUSTER);
+        let is_of_node = |room: &str| lives.owner(&names.room(room, 0).to_string(), boot) == Some(0);
         let loses_owner =
             matches!(fault, Fault::Stop | Fault::Kill | Fault::Replace | Fault::Pause | Fault::Isolate);
         let mut back_after: BTreeMap<String, Option<Duration>> = BTreeMap::new();

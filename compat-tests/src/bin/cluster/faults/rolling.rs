@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::process::Signal;
 use tokio::time::sleep;
 
-use super::cluster::{NODES, TestCluster};
+use super::cluster::{EngineSource, NODES, TestCluster};
 use super::history::{Lives, Outcome, double_firsts};
 use super::load::Load;
 use super::{BEFORE, GRACE};
@@ -38,7 +38,7 @@ pub(crate) struct RollingOptions {
 /// members at once.
 pub(crate) async fn check(program: &Path, redis: &str, options: &RollingOptions) -> Result<()> {
     let server = TestRedis::start(redis).await?;
-    let mut cluster = TestCluster::start(program, Ok(server.address)).await?;
+    let mut cluster = TestCluster::start(program, EngineSource::Proxied(server.address)).await?;
     sleep(GRACE).await;
     let balancer = balancer::start(cluster.addresses()).await?;
     let interval = Duration::from_secs_f64(JOINS_PER_INTERVAL / options.rate);

@@ -58,7 +58,7 @@ pub(super) struct Capabilities {
     pub(super) reports_undeliverable: Property,
     /// Requests are answered with `first`, and ids are strings (from 11).
     pub(super) string_ids: Property,
-    /// `first` tells an opener whether it is the only member (11).
+    /// `first` reports to an opener whether it is the only member (11).
     pub(super) counts_members: Property,
     /// Keepalive by `ping` and `pong` (from 12).
     pub(super) pings: Property,

@@ -101,7 +101,7 @@ impl V7To14Codec {
         }
     }
 
-    /// Returns the answer that tells an opener of 7.0 from one of 7.6, if the client may be either.
+    /// Returns the answer that distinguishes an opener of 7.0 from one of 7.6, if the client may be either.
     pub(in crate::protocol::dialect) fn identity_probe(&mut self) -> Option<Message> {
         self.identity_probed = self.last_request == LastRequest::Open
             && self.capabilities.joiner_index.any

@@ -24,7 +24,7 @@ use crate::protocol::model::{LinkId, Reason};
 /// Time in which an [`OpenerConfirmation`] must arrive after the first message of a joiner.
 const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time for which the answer to a `{"key":K}` is withheld if it could harm the client: a joiner that comes by
+/// Time for which the answer to a `{"key":K}` is withheld if it could harm the client: a joiner that joins by
 /// then shows what its opener is. Below the timeouts of test suites, above that of netflux 0.10.3 (2 s).
 const OPENER_ANSWER_DELAY: Duration = Duration::from_secs(4);
 

@@ -229,7 +229,7 @@ impl Play {
                 }
                 Recorded::Open => self.open(event.channel),
                 Recorded::Sent(data) => {
-                    // Clients see a channel that the other end made as open before they are told.
+                    // Clients see a channel that the other end made as open before it is announced to them.
                     self.open(event.channel);
                     self.expect(event.channel, data);
                 }
@@ -317,7 +317,7 @@ fn peer_in_the_place_of_a_second_and_a_third_client_sends_what_they_sent() {
 #[test]
 fn peer_that_lets_others_in_sends_what_the_first_client_sent() {
     for (version, group, recording) in RECORDINGS {
-        if group.facts().some_joiners_accept_nobody {
+        if group.facts().some_joiners_accept_none {
             play(version, *group, recording, 0);
         }
     }

@@ -112,8 +112,8 @@ impl Mesh {
     }
 }
 
-/// A client that keeps its entry (0), the peer that joined through it (1), and a peer of the bridge beside
-/// (2).
+/// A client that keeps its entry (0), the peer that joined through it (1), and another peer of the
+/// bridge (2).
 fn client_and_its_neighbor(group: MeshGroup) -> Mesh {
     let mut mesh = Mesh::new(group, &[1000, 2000, 3000]);
     mesh.peer(0).open_entry(9);
@@ -218,7 +218,7 @@ fn placeholder_has_a_line_and_is_no_member() {
 }
 
 #[test]
-fn member_is_introduced_to_a_client_that_came_later() {
+fn member_is_introduced_to_a_client_that_joined_later() {
     for group in GROUPS {
         let mut mesh = client_and_its_neighbor(group);
         mesh.peer(2).open_entry(9);
@@ -230,7 +230,7 @@ fn member_is_introduced_to_a_client_that_came_later() {
 }
 
 #[test]
-fn frame_kinds_are_told_apart() {
+fn frame_kinds_are_distinguished() {
     let mut peer = MeshPeer::new(MeshGroup::Netflux4, 0, u32::MAX);
     peer.received(
         MeshChannel { peer: 0, number: 0 },

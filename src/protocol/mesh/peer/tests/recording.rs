@@ -121,7 +121,7 @@ fn field<'a>(line: &'a str, name: &str) -> &'a str {
     &rest[..rest.find([',', '}']).unwrap()]
 }
 
-/// Splits a recording by client, in the order in which they came.
+/// Splits a recording by client, in the order in which they joined.
 pub(super) fn clients(group: MeshGroup, recording: &str) -> Vec<RecordedClient> {
     let mut clients: Vec<RecordedClient> = Vec::new();
     for line in recording.lines() {

@@ -1,5 +1,5 @@
 //! Rooms of clients that join, leave and vanish in seeded orders, with stand-ins that take their time. At
-//! the end each client must see each other client of another group once, and nobody else.
+//! the end each client must see each other client of another group once, and no other.
 
 mod world;
 
@@ -11,7 +11,7 @@ use world::{Happening, World};
 
 fn any_join(rng: &mut fastrand::Rng) -> Happening {
     let group = MeshGroup::ALL[rng.usize(..MeshGroup::ALL.len())];
-    let is_callable = !group.facts().some_joiners_accept_nobody || rng.bool();
+    let is_callable = !group.facts().some_joiners_accept_none || rng.bool();
     Happening::Join { group, is_callable }
 }
 
@@ -75,7 +75,7 @@ fn member_joins_once_where_nothing_fails() {
     }
 }
 
-/// A client stays a member for another, whoever else comes and goes.
+/// A client stays a member for another, whichever others join and leave.
 #[test]
 fn member_joins_once_where_others_leave() {
     for seed in 0..400 {
@@ -109,7 +109,7 @@ fn room_of_one_group_has_no_stand_ins() {
         world.run(Duration::from_secs(90));
         let announced = world.stand_ins.values().filter(|known| known.is_announced).count();
         assert_eq!(announced, 0, "seed {seed}: {:?}", world.stand_ins);
-        // An entry is held open for clients that only a placeholder reaches, and lets nobody in.
+        // An entry is held open for clients that only a placeholder reaches, and lets none in.
         if world.entries.contains(&group) {
             assert!(world.stand_ins.keys().any(|number| world.group_of(*number) == Some(group)));
             assert_eq!(world.presence.called(group, world.now), None);
@@ -141,7 +141,7 @@ fn joiner_keeps_its_channel_when_the_member_behind_the_entry_leaves() {
 }
 
 #[test]
-fn newcomer_beyond_the_limit_sees_nobody_of_other_groups() {
+fn newcomer_beyond_the_limit_sees_no_client_of_other_groups() {
     let mut world = World::new(3, 0.0, PresenceLimits { max_members: 3, ..Default::default() });
     for group in [MeshGroup::Netflux3, MeshGroup::Netflux4, MeshGroup::Netflux4, MeshGroup::Netflux4] {
         world.happen(Happening::Join { group, is_callable: true });

@@ -147,7 +147,7 @@ impl World {
             PresenceAction::Leave { stand_in } => {
                 let left = self.stand_ins.remove(&stand_in).unwrap();
                 let group = left.channels.first().map(|channel| self.clients[*channel as usize].group);
-                let Some(group) = group.filter(|group| group.facts().some_joiners_accept_nobody) else {
+                let Some(group) = group.filter(|group| group.facts().some_joiners_accept_none) else {
                     return;
                 };
                 if self.has_entry(group) {
@@ -340,7 +340,7 @@ impl World {
         let is_reachable = |at: usize| {
             let client = &self.clients[at];
             let has_channel = self.stand_ins.values().any(|known| known.channels.contains(&(at as u32)));
-            // A client that lets nobody in, and whose only channel was lost, cannot be found again.
+            // A client that lets no other in, and whose only channel was lost, cannot be found again.
             has_channel || client.is_callable || (!self.has_failed && self.has_entry(client.group))
         };
         let alive: Vec<usize> = (0..self.clients.len())

@@ -23,14 +23,14 @@ fn what_is_beyond_the_rate_of_a_member_waits_and_arrives_in_order() {
     let mut harness = limited(|limits| limits.member_rate = 1_000);
     let (first, second) = (harness.opener(Netflux0), harness.opener(Netflux1));
     for number in 0..50 {
-        harness.say(first, None, false, &[number; 136]);
+        harness.send_message(first, None, false, &[number; 136]);
     }
-    // A burst of what one second allows, and then 200 bytes with what a message counts beside its data.
+    // A burst of what one second allows, and then 200 bytes with what a message counts besides its data.
     let all: Vec<Message> = (0..50).map(|number| (false, true, vec![number; 136])).collect();
     let mut arrived = harness.inbox(second);
     assert_eq!(arrived, all[..6]);
     assert_eq!(harness.room.waiting_bytes(), 44 * 200);
-    harness.say(second, None, true, b"other way");
+    harness.send_message(second, None, true, b"other way");
     assert_eq!(harness.inbox(first).len(), 1, "each member has a rate of its own");
     harness.pass(5 * SECOND);
     arrived.extend(harness.inbox(second));
@@ -50,9 +50,9 @@ fn pair_is_cut_where_a_member_sends_too_fast_for_too_long() {
         limits.max_delayed = 40_000;
     });
     let (first, second) = (harness.opener(Netflux0), harness.opener(Netflux1));
-    harness.say(first, None, false, &[1; 30_000]);
+    harness.send_message(first, None, false, &[1; 30_000]);
     assert_eq!(harness.seen(), [1, 1]);
-    harness.say(first, None, false, &[1; 60_000]);
+    harness.send_message(first, None, false, &[1; 60_000]);
     assert_eq!(harness.seen(), [0, 0], "both have seen the other leave");
     harness.pass(6 * SECOND);
     assert_eq!((harness.seen(), harness.joins()), (vec![1, 1], vec![2, 2]), "and it is connected again");
@@ -73,7 +73,7 @@ fn members_of_a_room_have_their_turns_when_it_sends_too_much() {
         let own: Vec<u32> = harness.clients[client].seen.iter().copied().collect();
         // Directed, as members of one group are not limited here.
         for _ in 0..40 {
-            own.iter().for_each(|to| harness.say(client, Some(*to), false, &[client as u8; 136]));
+            own.iter().for_each(|to| harness.send_message(client, Some(*to), false, &[client as u8; 136]));
         }
     }
     harness.pass(6 * SECOND);
@@ -92,7 +92,7 @@ fn member_that_sends_on_does_not_pass_the_turns_of_others() {
     let receiver = harness.opener(Netflux1);
     let say_to_each = |harness: &mut Harness, client: usize| {
         let seen = harness.clients[client].seen.clone();
-        seen.iter().for_each(|to| harness.say(client, Some(*to), false, &[0; 136]));
+        seen.iter().for_each(|to| harness.send_message(client, Some(*to), false, &[0; 136]));
     };
     for client in [first, second] {
         (0..20).for_each(|_| say_to_each(&mut harness, client));
@@ -116,7 +116,7 @@ fn fullest_pair_is_cut_where_all_rooms_together_hold_too_much() {
     let (first, _) = (harness.opener(Netflux0), harness.opener(Netflux1));
     harness.room.shed(harness.now);
     assert_eq!(harness.seen(), [1, 1], "nothing waits");
-    harness.say(first, None, false, &[1; 60_000]);
+    harness.send_message(first, None, false, &[1; 60_000]);
     let now = harness.now;
     harness.room.shed(now);
     harness.run();

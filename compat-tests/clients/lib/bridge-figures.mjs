@@ -49,7 +49,7 @@ async function roundTrips (room, versions) {
 
 export async function measureRoundTrips (room, versions) {
   const times = await roundTrips(room, versions)
-  return { note: `round trip of a message ${quantile(times, 0.5)} ms median, ${quantile(times, 0.99)} ms p99` }
+  return { note: `round trip of a message ${quantile(times, 0.1)} ms p10, ${quantile(times, 0.5)} ms median, ${quantile(times, 0.99)} ms p99` }
 }
 
 // A crowd in which each client but one has connections to the bridge: memory, then processor time.

@@ -84,13 +84,13 @@ export async function runCrowd (room, plan) {
 }
 
 // The first messages of a client over the first channel that it is offered are lost: of each that is the last of its
-// generation, as the others would lose them to one of their own.
-export function runLosers (room, versions) {
+// generation among the first `count`, as the others would lose them to one of their own.
+export function runLosers (room, versions, count) {
   const has = (specs, { layer }) => specs.some((spec) => spec.layer === layer)
   return runCrowd(room, versions.map((spec, at) => ({
     spec,
     how: has(versions.slice(0, at), spec) ? 'join' : 'first',
-    options: { losesMessages: !has(versions.slice(at + 1), spec) }
+    options: { losesMessages: at < count && !has(versions.slice(at + 1), spec) }
   })))
 }
 

@@ -61,7 +61,9 @@ impl Observer {
             }
             PeerAction::MemberJoined { member } => assert!(self.members.insert(member), "joined once"),
             PeerAction::MemberLeft { member } => assert!(self.members.remove(&member), "left once"),
-            PeerAction::Received { chunk, .. } => check_chunk(peer.group(), &chunk),
+            PeerAction::Received { chunk, .. } | PeerAction::ReceivedEarly { chunk } => {
+                check_chunk(peer.group(), &chunk);
+            }
             PeerAction::Send { frame: ChannelFrame::Text(bytes) | ChannelFrame::Binary(bytes), .. }
             | PeerAction::Forward { frame: bytes, .. } => {
                 // Its own list of members, or what was received, with escapes of JSON.

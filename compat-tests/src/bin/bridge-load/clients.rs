@@ -438,6 +438,7 @@ impl Clients {
             PeerAction::Received { member, chunk } => self.take(number, member, &chunk)?,
             PeerAction::Joined
             | PeerAction::Failed
+            | PeerAction::ReceivedEarly { .. }
             | PeerAction::Forward { .. }
             | PeerAction::Departed { .. } => {}
         }

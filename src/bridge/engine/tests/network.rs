@@ -372,7 +372,7 @@ impl Network {
                 assert!(self.clients[number].seen.insert(member));
             }
             PeerAction::MemberLeft { member } => assert!(self.clients[number].seen.remove(&member)),
-            PeerAction::Received { chunk, .. } => {
+            PeerAction::Received { chunk, .. } | PeerAction::ReceivedEarly { chunk } => {
                 let received = &mut self.clients[number].received;
                 if chunk.offset == 0 {
                     received.push((chunk.is_text, Vec::new()));

@@ -242,8 +242,11 @@ impl MeshPeer {
     /// Reports a part of a user message. The sender is the client at the other end, whatever the frame
     /// names.
     pub(super) fn report(&mut self, via: MeshChannel, chunk: MessageChunk) {
-        if let Some(member) = self.channel(via).and_then(|known| known.member) {
-            self.actions.push(PeerAction::Received { member, chunk });
+        let Some(known) = self.channel(via) else { return };
+        match known.member {
+            Some(member) => self.actions.push(PeerAction::Received { member, chunk }),
+            None if self.awaits_entry(via) => self.actions.push(PeerAction::ReceivedEarly { chunk }),
+            None => {}
         }
     }
 

@@ -135,6 +135,17 @@ impl MeshPeer {
         Some(())
     }
 
+    /// Returns the id of the member through which this peer joins or joined, once known.
+    pub(in crate::protocol::mesh) fn entry_member(&self) -> Option<u32> {
+        self.entry.map(|entry| entry.member)
+    }
+
+    /// Returns true if this peer joins over `channel` and the member has not presented itself.
+    pub(super) fn awaits_entry(&self, channel: MeshChannel) -> bool {
+        let is_joining = matches!(self.progress, Progress::Joining { .. });
+        is_joining && self.entry.is_none() && self.channel(channel).is_some_and(|known| known.via.is_none())
+    }
+
     /// Takes a list of members, and returns those to connect to.
     pub(super) fn await_members(&mut self, ids: &[u32]) -> Vec<u32> {
         let mut unknown = Vec::new();

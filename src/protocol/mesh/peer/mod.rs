@@ -128,6 +128,11 @@ pub enum PeerAction {
         /// The client's id.
         member: u32,
     },
+    /// The client through which this peer joins sent a user message, and has not presented itself.
+    ReceivedEarly {
+        /// Part of the message.
+        chunk: MessageChunk,
+    },
     /// A client sent a user message to this peer.
     Received {
         /// The client's id.
@@ -378,7 +383,8 @@ impl MeshPeer {
         self.end();
     }
 
-    fn fail(&mut self) {
+    /// Gives up the join.
+    pub(in crate::protocol::mesh) fn fail(&mut self) {
         if self.progress != Progress::Ended {
             self.end();
             self.actions.push(PeerAction::Failed);

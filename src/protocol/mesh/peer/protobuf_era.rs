@@ -43,7 +43,9 @@ impl ServiceMessage {
                 Some((service.number(1), service.message(2)?))
             }
         };
-        if recipient > UNKNOWN_RECIPIENT && recipient != peer.id {
+        // Where the member chooses this peer's id, it may not have arrived.
+        let is_early = service.is_none() && peer.awaits_entry(via);
+        if recipient > UNKNOWN_RECIPIENT && recipient != peer.id && !is_early {
             peer.forward(via, recipient, bytes);
             return None;
         }

@@ -334,6 +334,16 @@ impl Presence {
         self.stand_ins.get(&stand_in).map(|known| (known.group, known.role))
     }
 
+    /// Returns true if a client is known.
+    pub fn is_known(&self, member: MeshMember) -> bool {
+        self.known.contains_key(&member)
+    }
+
+    /// Returns true if a client can be called by signaling.
+    pub fn is_callable(&self, group: MeshGroup, target: u32) -> bool {
+        self.targets.get(&group).is_some_and(|targets| targets.contains(&target))
+    }
+
     /// Returns the numbers of the stand-ins.
     pub fn stand_ins(&self) -> impl Iterator<Item = u32> + '_ {
         self.stand_ins.keys().copied()

@@ -6,6 +6,7 @@
 //! sent to into the one that stands for the sender in the receiver's group. So nothing can go in circles,
 //! and each pair has its own order and its own failures.
 
+mod early;
 mod pipes;
 mod stand_ins;
 #[cfg(test)]
@@ -16,7 +17,8 @@ use std::time::Instant;
 
 use super::group::MeshGroup;
 use super::peer::{ChannelFrame, MeshChannel, MeshPeer};
-use super::presence::{Presence, PresenceLimits};
+use super::presence::{Presence, PresenceLimits, StandInRole};
+use early::EarlyMessages;
 use pipes::{Pipe, PipeKey, Rates};
 
 /// Bounds of a bridged room.
@@ -141,9 +143,11 @@ pub struct BridgedRoom {
     peers: BTreeMap<u32, MeshPeer>,
     /// Peers that leave once no client waits for them, and the time at which each leaves at the latest.
     departing: BTreeMap<u32, Instant>,
-    /// Clients that are called over a channel.
-    calls: BTreeMap<MeshChannel, u32>,
+    /// The channels over which stand-ins called clients, and the aliases of these.
+    calls: BTreeMap<u32, (MeshChannel, u32)>,
     pipes: BTreeMap<PipeKey, Pipe>,
+    /// Messages for stand-ins by group and purpose, until one has joined.
+    early: BTreeMap<(MeshGroup, StandInRole), EarlyMessages>,
     rates: Rates,
     former_ids: BTreeMap<MeshGroup, VecDeque<u32>>,
     counts: BridgeCounts,
@@ -161,6 +165,7 @@ impl BridgedRoom {
             departing: BTreeMap::new(),
             calls: BTreeMap::new(),
             pipes: BTreeMap::new(),
+            early: BTreeMap::new(),
             rates: Rates::default(),
             former_ids: BTreeMap::new(),
             counts: BridgeCounts::default(),
@@ -215,7 +220,6 @@ impl BridgedRoom {
 
     /// Takes the answer of a client that was called.
     pub fn answered(&mut self, channel: MeshChannel, answer: String, now: Instant) {
-        self.calls.remove(&channel);
         self.with_peer(channel.peer, now, |peer| peer.answered(channel, answer));
     }
 
@@ -231,7 +235,6 @@ impl BridgedRoom {
 
     /// A channel is closed, its peer connection is lost, or a call is refused.
     pub fn closed(&mut self, channel: MeshChannel, now: Instant) {
-        self.calls.remove(&channel);
         self.with_peer(channel.peer, now, |peer| peer.closed(channel));
     }
 

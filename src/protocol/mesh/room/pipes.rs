@@ -20,10 +20,17 @@ pub(super) struct Pipe {
     waiting_bytes: usize,
 }
 
+impl Pipe {
+    /// Returns what was not carried.
+    pub(super) fn into_waiting(self) -> VecDeque<MessageChunk> {
+        self.waiting
+    }
+}
+
 /// Bytes that a chunk counts apart from its data.
 const CHUNK_OVERHEAD: usize = 64;
 
-fn cost(chunk: &MessageChunk) -> usize {
+pub(super) fn cost(chunk: &MessageChunk) -> usize {
     chunk.data.len().saturating_add(CHUNK_OVERHEAD)
 }
 
@@ -72,11 +79,15 @@ impl Rates {
 impl BridgedRoom {
     /// Returns the number of bytes that wait in the room.
     pub fn waiting_bytes(&self) -> usize {
-        self.pipes.values().map(|pipe| pipe.waiting_bytes).fold(0, usize::saturating_add)
+        let in_pipes = self.pipes.values().map(|pipe| pipe.waiting_bytes);
+        in_pipes.fold(self.early_bytes(), usize::saturating_add)
     }
 
-    /// Cuts the pair for which most bytes wait.
+    /// Cuts the pair for which most bytes wait, after those that are not connected.
     pub fn shed(&mut self, now: Instant) {
+        if self.shed_early() {
+            return;
+        }
         let fullest = self.pipes.iter().max_by_key(|(_, pipe)| pipe.waiting_bytes);
         if let Some((key, _)) = fullest.filter(|(_, pipe)| pipe.waiting_bytes > 0) {
             let key = *key;

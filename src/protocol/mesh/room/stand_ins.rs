@@ -31,15 +31,16 @@ impl BridgedRoom {
             }
         }
         self.end_departures(now);
+        self.forget_early();
     }
 
     fn report(&mut self, number: u32, action: PeerAction, now: Instant) {
         match action {
             PeerAction::Offer { channel, label } => {
                 let group = self.peers.get(&number).map(MeshPeer::group);
-                let call = self.calls.get(&channel).copied().zip(group);
-                self.actions.push(match call {
-                    Some((target, group)) => BridgeAction::Call { channel, label, group, target },
+                let call = self.calls.get(&number).filter(|(called, _)| *called == channel);
+                self.actions.push(match call.copied().zip(group) {
+                    Some(((_, target), group)) => BridgeAction::Call { channel, label, group, target },
                     None => BridgeAction::Offer { channel, label },
                 });
             }
@@ -53,7 +54,6 @@ impl BridgedRoom {
                 self.actions.push(BridgeAction::Send { channel, frame, is_urgent });
             }
             PeerAction::Close { channel } => {
-                self.calls.remove(&channel);
                 self.actions.push(BridgeAction::Close { channel });
             }
             PeerAction::Forward { recipient, channel, frame } => {
@@ -75,10 +75,14 @@ impl BridgedRoom {
                 self.presence.joined(number, now);
             }
             PeerAction::Failed => {
+                self.keep_early(number);
                 self.remove_peer(number, now);
                 self.presence.failed(number, now);
             }
-            PeerAction::MemberJoined { member } => self.presence.linked(number, member, now),
+            PeerAction::MemberJoined { member } => {
+                self.release_early(number, now);
+                self.presence.linked(number, member, now);
+            }
             PeerAction::MemberLeft { member } => {
                 self.pipes.remove(&(number, member));
                 self.presence.unlinked(number, member, now);
@@ -90,7 +94,11 @@ impl BridgedRoom {
                 }
             }
             PeerAction::Received { .. } if self.departing.contains_key(&number) => {}
-            PeerAction::Received { member, chunk } => self.take_chunk((number, member), chunk, now),
+            PeerAction::Received { member, chunk } => {
+                self.release_early(number, now);
+                self.take_chunk((number, member), chunk, now);
+            }
+            PeerAction::ReceivedEarly { chunk } => self.take_early(number, chunk),
         }
     }
 
@@ -99,7 +107,7 @@ impl BridgedRoom {
             PresenceAction::Call { stand_in, group, target } => {
                 let peer = self.add_peer(stand_in, group);
                 if let Some(channel) = peer.join(now) {
-                    self.calls.insert(channel, target);
+                    self.calls.insert(stand_in, (channel, target));
                 }
             }
             PresenceAction::JoinThroughChannels { stand_in, group, is_announced } => {
@@ -252,6 +260,7 @@ impl BridgedRoom {
     /// Has a peer leave. Clients may mention its id for some time.
     pub(super) fn remove_peer(&mut self, number: u32, now: Instant) {
         self.departing.remove(&number);
+        self.calls.remove(&number);
         let Some(mut peer) = self.peers.remove(&number) else { return };
         let (group, id) = (peer.group(), peer.id());
         peer.leave();

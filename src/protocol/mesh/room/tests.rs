@@ -1,5 +1,6 @@
 //! A room between clients of the two groups in which a peer can let others in: the clients are such peers.
 
+mod early;
 mod rates;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -39,6 +40,8 @@ struct Harness {
     deaf: BTreeSet<usize>,
     /// Clients that lose what they send as a channel opens, and on how many channels.
     losing: BTreeMap<usize, u32>,
+    /// Calls to clients that a test plays itself.
+    strangers: Vec<MeshChannel>,
     now: Instant,
 }
 
@@ -53,6 +56,7 @@ impl Harness {
             entries: BTreeSet::new(),
             deaf: BTreeSet::new(),
             losing: BTreeMap::new(),
+            strangers: Vec::new(),
             now: Instant::now(),
         }
     }
@@ -170,7 +174,9 @@ impl Harness {
                     return;
                 }
                 let id = 3_000_000 + channel.peer;
-                let Some(client) = self.clients.get_mut(target as usize) else { return };
+                let Some(client) = self.clients.get_mut(target as usize) else {
+                    return self.strangers.push(channel);
+                };
                 // One that has just left answers no call, and the gateway ends it.
                 if client.peer.called(offer, id, now).is_none() {
                     self.room.closed(channel, now);
@@ -216,7 +222,7 @@ impl Harness {
             PeerAction::MemberLeft { member } => assert!(self.clients[client].seen.remove(&member)),
             PeerAction::Received { member, chunk } => self.clients[client].take(member, &chunk),
             PeerAction::Joined | PeerAction::Forward { .. } | PeerAction::Departed { .. } => {}
-            PeerAction::Failed => panic!("client {client} failed"),
+            PeerAction::Failed | PeerAction::ReceivedEarly { .. } => panic!("{client}: {action:?}"),
         }
     }
 

@@ -140,7 +140,9 @@ impl Play {
                 | PeerAction::Joined
                 | PeerAction::Departed { .. }
                 | PeerAction::Close { .. } => {}
-                PeerAction::Failed | PeerAction::Forward { .. } => panic!("{action:?}"),
+                PeerAction::Failed | PeerAction::Forward { .. } | PeerAction::ReceivedEarly { .. } => {
+                    panic!("{action:?}")
+                }
             }
         }
     }

@@ -107,7 +107,9 @@ impl Mesh {
             PeerAction::MemberJoined { member } => assert!(self.seen.insert((number, member))),
             PeerAction::MemberLeft { member } => assert!(self.seen.remove(&(number, member))),
             PeerAction::Departed { .. } => {}
-            PeerAction::Received { .. } | PeerAction::Failed => panic!("{action:?}"),
+            PeerAction::Received { .. } | PeerAction::ReceivedEarly { .. } | PeerAction::Failed => {
+                panic!("{action:?}")
+            }
         }
     }
 }

@@ -56,6 +56,8 @@ impl BridgeArgs {
         limits.room.member_rate = self.max_member_rate;
         limits.room.room_rate = self.max_room_rate;
         limits.connections.max_connections = number(self.max_connections);
+        // One for each of two members, if all are of different groups.
+        limits.connections.max_connections_per_room = number(self.max_members.saturating_mul(self.max_members));
         limits
     }
 }

@@ -8,52 +8,25 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
+use super::client_shares::{ClientAddress, ClientShares};
+use super::connection_limits::PeerConnectionLimits;
 use super::deadlines::Deadlines;
 use super::peer_connection::{Datagram, PeerConnection, PeerConnectionError, PeerConnectionOutput};
 use super::send_queue::{SendQueue, cost};
 use super::stun::local_username_fragment;
 use crate::protocol::mesh::{ChannelFrame, MeshChannel, RoomNumber};
-use crate::protocol::token_bucket::TokenBucket;
 
 /// A channel of a room.
 pub(super) type ConnectionKey = (RoomNumber, MeshChannel);
 
 /// Most addresses from which the packets of one connection are taken.
 const MAX_ADDRESSES: usize = 8;
-/// Least bytes of which no frame was made for which a connection is closed while the memory is short.
+/// Least bytes without a frame for which a connection is closed while the memory is short.
 const MIN_SHED: usize = 64 << 10;
 /// Maximum duration until what was sent before a close has arrived.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum duration of the close handshakes of the channel, and then of the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Bounds of all connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerConnectionLimits {
-    /// Most connections. More are refused.
-    pub max_connections: usize,
-    /// Most bytes that wait for one channel. More close it.
-    pub max_waiting: usize,
-    /// Most bytes that wait for all channels. More close the channel that they are for.
-    pub max_waiting_in_all: usize,
-    /// Maximum duration without a check from a client before its connection is treated as lost.
-    pub silence: Duration,
-    /// Processor time that the packets of one connection may take, in microseconds per second, and at once.
-    /// More close it.
-    pub work_rate: u32,
-}
-
-impl Default for PeerConnectionLimits {
-    fn default() -> Self {
-        PeerConnectionLimits {
-            max_connections: 2_000,
-            max_waiting: 8 << 20,
-            max_waiting_in_all: 128 << 20,
-            silence: Duration::from_secs(8),
-            work_rate: 250_000,
-        }
-    }
-}
 
 /// Reason why a channel is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +39,8 @@ pub(super) enum CloseCause {
     Waiting,
     /// The client's packets took too much processor time or memory.
     Work,
+    /// The client has more connections than are free for others.
+    Share,
 }
 
 /// Something that happened to a channel.
@@ -100,6 +75,9 @@ struct Connection<C> {
     stack: C,
     /// Unset once it is being closed.
     key: Option<ConnectionKey>,
+    room: RoomNumber,
+    /// The client, once a check was authentic.
+    client: Option<ClientAddress>,
     fragment: String,
     addresses: VecDeque<(SocketAddr, SocketAddr)>,
     queue: SendQueue,
@@ -107,8 +85,6 @@ struct Connection<C> {
     last_check: Option<Instant>,
     closing: Option<Closing>,
     is_dirty: bool,
-    /// Processor time, in microseconds.
-    work: TokenBucket,
     /// About the bytes of which no frame was made so far.
     incomplete: usize,
     /// Its packets are dropped.
@@ -136,6 +112,7 @@ pub(super) struct Connections<C: PeerConnection> {
     by_fragment: FxHashMap<String, u32>,
     /// Connections by their own address and that of the client, once a check was authentic.
     by_address: FxHashMap<(SocketAddr, SocketAddr), u32>,
+    shares: ClientShares,
     deadlines: Deadlines<u32>,
     /// Connections with something to send.
     dirty: Vec<u32>,
@@ -160,6 +137,7 @@ impl<C: PeerConnection> Connections<C> {
             by_key: BTreeMap::new(),
             by_fragment: FxHashMap::default(),
             by_address: FxHashMap::default(),
+            shares: ClientShares::default(),
             deadlines: Deadlines::new(),
             dirty: Vec::new(),
             packets: Vec::new(),
@@ -183,8 +161,20 @@ impl<C: PeerConnection> Connections<C> {
         self.waiting
     }
 
+    /// Returns the number of connections that there can be beyond those that there are.
+    fn free(&self) -> usize {
+        self.limits.max_connections.saturating_sub(self.connections.len())
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        self.connections.len() >= self.limits.max_connections
+        self.free() == 0
+    }
+
+    /// Returns true if a room must have no more connections.
+    pub(super) fn is_full_in(&self, room: RoomNumber) -> bool {
+        let key = |peer, number| (room, MeshChannel { peer, number });
+        let of_room = self.by_key.range(key(0, 0)..=key(u32::MAX, u32::MAX)).count();
+        self.is_full() || of_room >= self.limits.max_connections_per_room
     }
 
     /// Creates a connection, and returns its offer.
@@ -220,6 +210,8 @@ impl<C: PeerConnection> Connections<C> {
         let connection = Connection {
             stack,
             key: Some(key),
+            room: key.0,
+            client: None,
             fragment,
             addresses: VecDeque::new(),
             queue: SendQueue::default(),
@@ -227,7 +219,6 @@ impl<C: PeerConnection> Connections<C> {
             last_check: None,
             closing: None,
             is_dirty: false,
-            work: TokenBucket::full(now),
             incomplete: 0,
             is_cut: false,
         };
@@ -276,7 +267,7 @@ impl<C: PeerConnection> Connections<C> {
 
     /// Takes a packet. Returns the number of its connection. A packet that belongs to none is dropped.
     pub(super) fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) -> Option<u32> {
-        let address = (datagram.local, datagram.remote);
+        let (address, free) = ((datagram.local, datagram.remote), self.free());
         let fragment = local_username_fragment(datagram.data);
         let id = match fragment {
             Some(fragment) => self.by_fragment.get(fragment),
@@ -293,8 +284,13 @@ impl<C: PeerConnection> Connections<C> {
         if fragment.is_none() {
             connection.incomplete = connection.incomplete.saturating_add(datagram.data.len());
         }
+        let mut is_over = false;
         if connection.stack.feed(datagram, now) {
             connection.last_check = Some(now);
+            if connection.client.is_none() {
+                let client = *connection.client.insert(datagram.remote.ip().into());
+                is_over = !self.shares.add_connection(client, free);
+            }
             // An address is another connection's until that one ends: its packets cannot be redirected.
             if !self.by_address.contains_key(&address) {
                 if connection.addresses.len() >= MAX_ADDRESSES
@@ -306,17 +302,19 @@ impl<C: PeerConnection> Connections<C> {
                 self.by_address.insert(address, id);
             }
         }
+        if is_over {
+            self.lose(id, CloseCause::Share);
+        }
         self.drive(id, now);
         Some(id)
     }
 
     /// Counts the processor time of a packet. A client can send pieces of messages whose reassembly takes far
-    /// more time than the pieces do: its connection is closed at once, before it takes that of others.
+    /// more time than the pieces do: a connection is closed at once with whose packets the client has taken
+    /// more than its share, before it takes that of others.
     pub(super) fn charge(&mut self, id: u32, work: Duration, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let micros = usize::try_from(work.as_micros()).unwrap_or(usize::MAX);
-        connection.work.take(micros, self.limits.work_rate, now);
-        if connection.work.ready_at(now).is_some() {
+        let Some(Connection { room, client, .. }) = self.connections.get(&id) else { return };
+        if !self.shares.charge(*room, *client, work, self.limits.work_rate, now) {
             self.cut(id);
         }
     }
@@ -491,6 +489,9 @@ impl<C: PeerConnection> Connections<C> {
         let Some(connection) = self.connections.remove(&id) else { return };
         self.waiting = self.waiting.saturating_sub(connection.queue.bytes());
         self.by_fragment.remove(&connection.fragment);
+        if let Some(client) = connection.client {
+            self.shares.remove_connection(client);
+        }
         for address in &connection.addresses {
             self.by_address.remove(address);
         }

@@ -6,6 +6,8 @@
 //! peer connections, without sockets and clocks, and `process` has these.
 
 mod args;
+mod client_shares;
+mod connection_limits;
 mod connections;
 mod deadlines;
 mod engine;

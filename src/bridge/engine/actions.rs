@@ -76,7 +76,7 @@ impl BridgeEngine {
 
     /// Has a connection wait for its turn.
     fn wait_for_turn(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
-        let pushed = match self.connections.is_full() {
+        let pushed = match self.connections.is_full_in(number) {
             true => Err(action),
             false => self.handshakes.push(number, action, now),
         };
@@ -90,7 +90,7 @@ impl BridgeEngine {
         for _ in 0..BATCH {
             // One at a time: what follows from it may cancel the next.
             let Some((number, action)) = self.handshakes.take_due(now) else { break };
-            if self.connections.is_full() {
+            if self.connections.is_full_in(number) {
                 self.refuse(number, &action, now);
                 self.act(number, now);
             } else {

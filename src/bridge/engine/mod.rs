@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::connections::{CloseCause, ConnectionEvent, ConnectionKey, Connections, PeerConnectionLimits};
+use super::connection_limits::PeerConnectionLimits;
+use super::connections::{CloseCause, ConnectionEvent, ConnectionKey, Connections};
 use super::deadlines::Deadlines;
 use super::peer_connection::{Datagram, PeerConnectionError};
 use super::str0m_connection::{Str0mConnection, Str0mShared};
@@ -208,16 +209,22 @@ impl BridgeEngine {
                     room.room.received(channel, frame, now);
                 }
                 ConnectionEvent::Closed(_, cause) => {
-                    if cause == CloseCause::Work {
-                        tracing::warn!(
+                    match cause {
+                        CloseCause::Work => tracing::warn!(
                             room = number,
-                            "closed a connection whose packets took too much processor time or memory"
-                        );
+                            "closed a connection: its client's packets took too much processor time or memory"
+                        ),
+                        CloseCause::Share => tracing::warn!(
+                            room = number,
+                            "closed a connection: its client has more than are free for others"
+                        ),
+                        CloseCause::Remote | CloseCause::Silence | CloseCause::Waiting => {}
                     }
                     count(match cause {
                         CloseCause::Remote => &mut self.figures.closed,
                         CloseCause::Silence => &mut self.figures.silent,
                         CloseCause::Waiting | CloseCause::Work => &mut self.figures.overfull,
+                        CloseCause::Share => &mut self.figures.refused,
                     });
                     room.room.closed(channel, now);
                 }

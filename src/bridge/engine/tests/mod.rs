@@ -6,6 +6,7 @@ mod network;
 use std::time::Duration;
 
 use crate::protocol::mesh::MeshGroup::{Netflux0, Netflux1};
+use super::EngineLimits;
 use network::Network;
 
 const SETUP: Duration = Duration::from_secs(40);
@@ -85,6 +86,61 @@ fn client_whose_packets_take_too_much_processor_time_is_cut_from_all_others() {
     assert_eq!(network.engine.figures().overfull, 1);
     // It is called again, as any client that was lost.
     network.run_until(SETUP, |network| network.engine.figures().opened > 2 && network.seen() == [1, 1]);
+}
+
+/// A client can have many connections in a room, with peers that it invents.
+#[test]
+fn connections_of_one_client_in_a_room_share_its_processor_time() {
+    let mut network = Network::new(0.0, 7);
+    let first = network.opener(Netflux0);
+    network.joiner(Netflux0, Some(first));
+    let greedy = network.opener(Netflux1);
+    network.run_until(SETUP, |network| network.seen() == [2, 2, 2]);
+    let connections = network.connections.clone();
+    assert_eq!(connections[&greedy].len(), 2);
+    for connection in &connections[&first] {
+        network.engine.charge(*connection, Duration::from_millis(130), network.now);
+    }
+    for connection in &connections[&greedy] {
+        network.engine.charge(*connection, Duration::from_millis(120), network.now);
+    }
+    assert_eq!(network.engine.figures().overfull, 0);
+    for connection in &connections[&greedy] {
+        network.engine.charge(*connection, Duration::from_millis(10), network.now);
+    }
+    assert_eq!(network.engine.figures().overfull, 1);
+}
+
+#[test]
+fn client_gets_no_more_connections_than_are_free_for_others() {
+    let mut limits = EngineLimits::default();
+    limits.connections.max_connections = 9;
+    let mut network = Network::with_limits(limits, 0.0, 7);
+    let first = network.opener(Netflux0);
+    let others = [(); 2].map(|()| network.joiner(Netflux0, Some(first)));
+    let greedy = network.opener(Netflux1);
+    network.run_until(SETUP, |network| network.seen() == [3, 3, 3, 3]);
+    assert_eq!(network.engine.figures().refused, 0, "three of six, and three are free");
+    network.joiner(Netflux0, Some(first));
+    network.run(SETUP);
+    assert!(network.engine.figures().refused > 0);
+    assert_eq!(network.seen()[greedy], 3);
+    assert!(others.iter().all(|other| network.seen()[*other] >= 3), "natively, as without a bridge");
+}
+
+#[test]
+fn room_gets_no_more_connections_than_its_share() {
+    let mut limits = EngineLimits::default();
+    limits.connections.max_connections_per_room = 2;
+    let mut network = Network::with_limits(limits, 0.0, 7);
+    let first = network.opener(Netflux0);
+    network.opener(Netflux1);
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    assert_eq!(network.engine.figures().refused, 0);
+    network.joiner(Netflux0, Some(first));
+    network.run(SETUP);
+    assert!(network.engine.figures().refused > 0);
+    assert_eq!(network.seen()[0], 2, "the bridge's peer and the joiner");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::{BridgeEngine, EngineLimits};
-use crate::bridge::connections::{ConnectionEvent, Connections, PeerConnectionLimits};
+use crate::bridge::connection_limits::PeerConnectionLimits;
+use crate::bridge::connections::{ConnectionEvent, Connections};
 use crate::bridge::peer_connection::Datagram;
 use crate::bridge::str0m_connection::{Str0mConnection, Str0mShared};
 use crate::protocol::mesh::{
@@ -46,6 +47,8 @@ pub(super) struct Network {
     called: BTreeMap<(usize, MeshChannel), Caller>,
     callers: BTreeMap<BridgeCall, (usize, MeshChannel)>,
     owners: BTreeMap<SocketAddr, (usize, MeshChannel)>,
+    /// Numbers of the engine's connections by client.
+    pub(super) connections: BTreeMap<usize, BTreeSet<u32>>,
     entries: BTreeSet<MeshGroup>,
     packets: BTreeMap<(Instant, u64), Datagram<Bytes>>,
     sent: u64,
@@ -60,15 +63,20 @@ fn server() -> SocketAddr {
 
 impl Network {
     pub(super) fn new(loss: f64, seed: u64) -> Self {
+        Network::with_limits(EngineLimits::default(), loss, seed)
+    }
+
+    pub(super) fn with_limits(limits: EngineLimits, loss: f64, seed: u64) -> Self {
         let now = Instant::now();
         Network {
-            engine: BridgeEngine::new(vec![server()], EngineLimits::default(), seed, now).unwrap(),
+            engine: BridgeEngine::new(vec![server()], limits, seed, now).unwrap(),
             now,
             shared: Str0mShared::client(),
             clients: Vec::new(),
             called: BTreeMap::new(),
             callers: BTreeMap::new(),
             owners: BTreeMap::new(),
+            connections: BTreeMap::new(),
             entries: BTreeSet::new(),
             packets: BTreeMap::new(),
             sent: 0,
@@ -244,7 +252,9 @@ impl Network {
             let packet = packet.remove();
             let datagram = Datagram { local: packet.remote, remote: packet.local, data: &packet.data[..] };
             if packet.remote == server() {
-                self.engine.feed(&datagram, self.now);
+                let connection = self.engine.feed(&datagram, self.now);
+                let (client, _) = self.owners[&packet.local];
+                self.connections.entry(client).or_default().extend(connection);
             } else if let Some((client, channel)) = self.owners.get(&packet.remote)
                 && let Some(connections) = self.clients[*client].connections.get_mut(channel)
             {

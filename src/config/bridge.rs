@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use thiserror::Error;
+
 use super::{AdminSocketPath, ConfigError};
 use crate::protocol::detect::RoomPolicy;
 
@@ -34,6 +36,51 @@ pub struct BridgeLimits {
     pub max_member_rate: u32,
     /// Most bytes per second that are carried in one room.
     pub max_room_rate: u32,
+}
+
+/// Address of a bridge at which it cannot serve clients, by the options of `sigver bridge`.
+#[derive(Debug, Error)]
+pub(crate) enum BridgeAddressError {
+    #[error("'--listen {0}': no client can send there; name an address of this machine")]
+    Listen(SocketAddr),
+    #[error(
+        "'--public-address {0}' needs a '--listen' address of the same IP version, and is one that clients can \
+         send to"
+    )]
+    Public(IpAddr),
+    #[error("'--public-address {0}' is the second one of its IP version: one is named to clients")]
+    SecondPublic(IpAddr),
+}
+
+impl From<BridgeAddressError> for ConfigError {
+    fn from(error: BridgeAddressError) -> Self {
+        match error {
+            BridgeAddressError::Listen(address) => ConfigError::BridgeAddress(address),
+            BridgeAddressError::Public(address) => ConfigError::BridgePublicAddress(address),
+            BridgeAddressError::SecondPublic(address) => ConfigError::BridgePublicAddresses(address),
+        }
+    }
+}
+
+/// Checks that a client can send to each address, and that none is left out of session descriptions.
+pub(crate) fn check_bridge_addresses(
+    listen: &[SocketAddr],
+    public: &[IpAddr],
+) -> Result<(), BridgeAddressError> {
+    if let Some(address) = listen.iter().find(|address| address.ip().is_multicast()) {
+        return Err(BridgeAddressError::Listen(*address));
+    }
+    for (at, address) in public.iter().enumerate() {
+        let is_same = |ip: &IpAddr| ip.is_ipv4() == address.is_ipv4();
+        let is_used = listen.iter().any(|address| is_same(&address.ip()));
+        if address.is_unspecified() || address.is_multicast() || !is_used {
+            return Err(BridgeAddressError::Public(*address));
+        }
+        if public.iter().take(at).any(is_same) {
+            return Err(BridgeAddressError::SecondPublic(*address));
+        }
+    }
+    Ok(())
 }
 
 impl Default for BridgeConfig {
@@ -94,26 +141,8 @@ impl BridgeConfig {
             false if is_given => Err(ConfigError::BridgeMissing),
             true if !transcode => Err(ConfigError::BridgeWithoutTranscoding),
             true if in_cluster => Err(ConfigError::BridgeInCluster),
-            true | false => self.check_addresses(),
+            true | false => Ok(check_bridge_addresses(&self.listen, &self.public_addresses)?),
         }
-    }
-
-    /// Checks that a client can send to each address, and that none is left out of session descriptions.
-    fn check_addresses(&self) -> Result<(), ConfigError> {
-        if let Some(address) = self.listen.iter().find(|address| address.ip().is_multicast()) {
-            return Err(ConfigError::BridgeAddress(*address));
-        }
-        for (at, public) in self.public_addresses.iter().enumerate() {
-            let is_same = |ip: &IpAddr| ip.is_ipv4() == public.is_ipv4();
-            let is_used = self.listen.iter().any(|address| is_same(&address.ip()));
-            if public.is_unspecified() || public.is_multicast() || !is_used {
-                return Err(ConfigError::BridgePublicAddress(*public));
-            }
-            if self.public_addresses.iter().take(at).any(is_same) {
-                return Err(ConfigError::BridgePublicAddresses(*public));
-            }
-        }
-        Ok(())
     }
 
     /// Returns the long names of the options by which this configuration differs from another one.

@@ -30,6 +30,8 @@ pub use access::{
     DEFAULT_JWT_CLAIM, IpNetwork, OriginPattern, ProxyProtocol, TrustedProxies,
 };
 pub use admin_socket::AdminSocketPath;
+#[cfg(feature = "bridge")]
+pub(crate) use bridge::check_bridge_addresses;
 pub use bridge::{BridgeConfig, BridgeLimits};
 pub(crate) use cluster::parse_name;
 pub use cluster::{ClusterConfig, DEFAULT_CLUSTER_NAME, EngineLoss, EngineServers, EngineUrl, NodeAddress};

@@ -16,6 +16,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::args::BridgeArgs;
 use super::engine::BridgeEngine;
+use crate::config::check_bridge_addresses;
 use crate::logging::Logging;
 use crate::system_memory;
 use gateway_link::GatewayLink;
@@ -55,6 +56,7 @@ fn own_events(filter: &Targets) -> Targets {
 }
 
 async fn serve(args: &BridgeArgs) -> Result<()> {
+    check_bridge_addresses(&args.listen, &args.public_address)?;
     let mut sockets = UdpSockets::bind(&args.listen, &args.public_address)?;
     let mut engine = BridgeEngine::new(sockets.locals(), args.limits(), fastrand::u64(..), Instant::now())?;
     let mut gateway = GatewayLink::new(args.socket.clone());

@@ -321,3 +321,15 @@ async fn keys_that_do_not_match_are_shared_and_not_reported() {
     gateway.stop().await;
     tokio::time::sleep(Duration::ZERO).await;
 }
+
+/// This happens in a hand-over, where the old process drains while the new one accepts.
+#[tokio::test]
+async fn gateway_waits_for_a_socket_that_another_has() {
+    let (old, new) = (gateway("auto", "taken").await, gateway("auto", "taken").await);
+    let mut bridge = PlayedBridge::connect("taken", 1).await;
+    old.stop().await;
+    assert_eq!(bridge.next().await, None);
+    eventually("the second one has it", || std::os::unix::net::UnixStream::connect(socket("taken")).is_ok()).await;
+    PlayedBridge::connect("taken", 1).await;
+    new.stop().await;
+}

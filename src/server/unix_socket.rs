@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
@@ -13,6 +14,9 @@ use crate::socket_user::is_owner_or_root;
 
 /// Mode of a socket to which its user alone may connect.
 const PRIVATE_MODE: u32 = 0o600;
+
+/// Time between two attempts to open a socket that another server uses.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Failure to open a Unix domain socket.
 #[derive(Debug, Error)]
@@ -80,6 +84,17 @@ impl UnixSocket {
     /// The path cannot be used, or is in use.
     pub(crate) async fn bind_private(path: &Path) -> Result<UnixSocket, UnixSocketError> {
         Self::bind(path, PRIVATE_MODE).await
+    }
+
+    /// Listens at `path` for processes of the same user, as soon as the other server there has closed its own
+    /// socket: one that drains while this one serves already.
+    pub(crate) async fn bind_private_when_free(path: &Path) -> UnixSocket {
+        loop {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+            if let Ok(socket) = Self::bind_private(path).await {
+                return socket;
+            }
+        }
     }
 
     /// Returns true if a client is a process of the owner of the file or of root. It may have connected

@@ -20,9 +20,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest request line, in bytes.
 const MAX_LINE: u64 = 200;
 
-/// Time between two attempts to open a socket that another server uses.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
 /// A control socket. Dropping it removes its file.
 #[derive(Debug)]
 pub struct AdminSocket(UnixSocket);
@@ -50,17 +47,6 @@ impl AdminSocket {
         first_error.map_or(Ok(None), Err)
     }
 
-    /// Opens a control socket at `path` as soon as the other server there has closed its own: one that drains
-    /// while this one serves already.
-    async fn open_when_free(path: &Path) -> AdminSocket {
-        loop {
-            tokio::time::sleep(RETRY_INTERVAL).await;
-            if let Ok(socket) = UnixSocket::bind_private(path).await {
-                return AdminSocket(socket);
-            }
-        }
-    }
-
     /// Path of the socket.
     pub fn path(&self) -> &Path {
         self.0.path()
@@ -70,7 +56,9 @@ impl AdminSocket {
     pub async fn serve_opened(opened: &Result<Option<AdminSocket>, UnixSocketError>, status: &StatusService) {
         match opened {
             Ok(Some(socket)) => socket.serve(status).await,
-            Err(UnixSocketError::InUse(path)) => Self::open_when_free(path).await.serve(status).await,
+            Err(UnixSocketError::InUse(path)) => {
+                AdminSocket(UnixSocket::bind_private_when_free(path).await).serve(status).await;
+            }
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }

@@ -11,16 +11,18 @@ mod process;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use super::conn::{Shared, Shutdown};
 use super::hub::Hub;
 use super::listener::AcceptFailures;
 use super::unix_socket::{UnixSocket, UnixSocketError};
+use crate::config::redact::displayed_path;
 use crate::config::{AdminSocketPath, Config};
 use crate::protocol::mesh::BridgeFigures;
 pub(in crate::server) use link::BridgeLink;
@@ -41,10 +43,18 @@ pub enum BridgeStartError {
     Program(#[source] io::Error),
 }
 
+/// The socket of the bridge.
+#[derive(Debug)]
+enum BridgeSocket {
+    Open(UnixSocket),
+    /// Another gateway has it: very likely one that drains, as this one takes over from it.
+    InUse(PathBuf),
+}
+
 /// The socket of the bridge, and its process if the gateway starts it.
 #[derive(Debug)]
 pub(super) struct BridgeService {
-    socket: UnixSocket,
+    socket: BridgeSocket,
     process: Option<BridgeProcess>,
     link: Arc<BridgeLink>,
     hub: Arc<Hub>,
@@ -116,7 +126,11 @@ impl BridgeService {
             let name = format!("sigver-bridge-{:016x}.sock", fastrand::u64(..));
             opened = UnixSocket::bind_private(&std::env::temp_dir().join(name)).await.map_err(Into::into);
         }
-        let socket = opened?;
+        let socket = match opened {
+            Ok(socket) => BridgeSocket::Open(socket),
+            Err(BridgeStartError::Socket(UnixSocketError::InUse(path))) => BridgeSocket::InUse(path),
+            Err(error) => return Err(error),
+        };
         let process = match config.bridge.listen.is_empty() {
             true => None,
             false => Some(BridgeProcess::new(config, socket.path()).map_err(BridgeStartError::Program)?),
@@ -134,16 +148,46 @@ impl BridgeService {
 
     /// Serves the bridge and keeps its process running, until `rest` is ready. The process is stopped as soon
     /// as the connections close.
-    pub(super) async fn run_with(mut self, rest: impl Future<Output = ()>) {
-        let process = self.process.as_mut();
+    pub(super) async fn run_with(self, rest: impl Future<Output = ()>) {
+        let BridgeService { socket, process, link, hub, shutdown } = self;
+        let opened = Notify::new();
         let run_process = async {
-            if let Some(process) = process {
-                process.run(&self.link.hung, &self.shutdown).await;
+            if let Some(mut process) = process {
+                tokio::select! {
+                    () = opened.notified() => process.run(&link.hung, &shutdown).await,
+                    () = shutdown.closing() => {}
+                }
             }
+        };
+        let serve = async {
+            let socket = socket.open().await;
+            opened.notify_one();
+            serve(&socket, &link, &hub).await;
         };
         tokio::select! {
             _ = async { tokio::join!(rest, run_process) } => {}
-            () = serve(&self.socket, &self.link, &self.hub) => {}
+            () = serve => {}
+        }
+    }
+}
+
+impl BridgeSocket {
+    fn path(&self) -> &Path {
+        match self {
+            BridgeSocket::Open(socket) => socket.path(),
+            BridgeSocket::InUse(path) => path,
+        }
+    }
+
+    /// Returns the socket once no other gateway has it.
+    async fn open(self) -> UnixSocket {
+        match self {
+            BridgeSocket::Open(socket) => socket,
+            BridgeSocket::InUse(path) => {
+                let shown = displayed_path(&path);
+                tracing::warn!(socket = %shown, "another gateway has the socket of the bridge: waiting until it ends");
+                UnixSocket::bind_private_when_free(&path).await
+            }
         }
     }
 }

@@ -80,7 +80,8 @@ function openClients (url) {
     .then(() => window.clients.length + 1)
 }
 
-// Answers for the page as of a node that has run for twenty days: an hour of samples, a dialect that left, and a cluster without Redis.
+// Answers for the page as of a node that has run for twenty days: an hour of samples, a dialect that left, a cluster without
+// Redis, and a bridge.
 async function age (page) {
   const ago = (ms) => new Date(Date.now() - ms).toISOString().replace(/\.\d+/, '')
   await page.route('**/status', async (route) => {
@@ -96,7 +97,11 @@ async function age (page) {
       claims: { granted: 9, held: 4, wait: 1, failed: 0 }, far: 1520, guests: 1480, waiting: 2, link_cuts: { silent: 1, invalid: 0, overfull: 0, failed: 0 },
       nodes: [{ ...other, node: '0000000000000002', node_name: 'signaling-b' }, { ...other, node: '0000000000000003', node_name: 'signaling-c', linked: false, far: 0 }]
     }
-    await route.fulfill({ response, json: { ...status, cluster, started: ago(20 * 86400e3) } })
+    const bridge = {
+      connected: true, connections: 1, keys: 3, members: 7, calls: 9, callers: 0, failed_calls: 0,
+      process: { rooms: 2, channels: 12, messages: 4321, message_bytes: 3 << 20, dropped: 1, waiting_bytes: 2048 }
+    }
+    await route.fulfill({ response, json: { ...status, cluster, bridge, started: ago(20 * 86400e3) } })
   })
   await page.route('**/history', async (route) => {
     const response = await route.fetch()
@@ -213,6 +218,9 @@ try {
       expect(await page.$$eval('#nodes tbody tr', (rows) => rows.map((row) => [...row.cells].slice(0, 4).map((cell) => cell.textContent).join(' '))),
         [`signaling-a ${await page.textContent('#version')} this one 3,333`, 'signaling-b 22.0.0 linked 3,214', 'signaling-c 22.0.0 no link 3,214'])
       expect(await page.textContent('#engine'), 'Redis has not answered for 72 seconds: rooms go on')
+      expect(await page.textContent('#bridge-state'), 'connected')
+      const note = await page.textContent('#bridge-note')
+      expect(note.startsWith('Rooms: 2, of 3 keys with 7 members. Channels: 12. Messages since its start: 4,321 (3 MiB), dropped: 1.'), true)
       expect(await page.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), true)
       await context.close()
     })

@@ -130,7 +130,8 @@ fn docker_recipe_is_the_dockerfile() {
 #[test]
 fn systemd_units_are_those_of_the_packages() {
     let document = read("docs/howto/deploy-systemd.md");
-    for unit in ["packaging/sigver.service", "packaging/sigver.socket"] {
+    for name in ["sigver.service", "sigver.socket", "sigver-bridge.service"] {
+        let unit = &format!("packaging/{name}");
         assert!(document.contains(&format!("```ini\n{}```", read(unit))), "{unit} is not quoted as it is");
     }
 }
@@ -144,11 +145,12 @@ fn versions_of_packages_are_that_of_the_program() {
 /// The exposure by the reckoning of systemd, whose program may not be on the machine.
 #[cfg(target_os = "linux")]
 #[test]
-fn unit_is_confined() {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/sigver.service");
+fn units_are_confined() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let units = ["sigver.service", "sigver-bridge.service"].map(|name| folder.join(name));
     let analysis = Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--threshold=20", "--no-pager"])
-        .arg(unit)
+        .args(units)
         .output();
     match analysis {
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -333,8 +333,12 @@ impl MeshPeer {
         self.siblings.remove(&id);
     }
 
-    /// A client announced to a peer of the bridge that it leaves: it gets no channel any more.
+    /// A client announced to a peer of the bridge that it leaves: it gets no channel any more. One that is a
+    /// member here announces it over its own channel: another client can have a channel in its name.
     pub fn departed(&mut self, member: u32) {
+        if self.members().any(|(linked, _)| linked == member) {
+            return;
+        }
         if !self.departed.contains(&member) {
             if self.departed.len() >= MAX_LISTED {
                 self.departed.pop_front();

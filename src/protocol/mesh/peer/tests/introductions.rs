@@ -169,6 +169,20 @@ fn client_that_left_gets_no_channel_any_more() {
     assert!(mesh.peer(1).take_actions().contains(&PeerAction::Departed { member: 1_000 }));
 }
 
+/// A client can have a channel in the name of another, through the peers that it introduces.
+#[test]
+fn member_is_not_cut_by_what_was_said_over_another_channel() {
+    let mut mesh = client_and_its_neighbor(MeshGroup::Netflux0);
+    mesh.peer(1).departed(1_000);
+    mesh.run();
+    assert_eq!(mesh.seen, BTreeSet::from([(0, 2000), (1, 1000)]));
+    let (channel, now) = (neighbor(&mesh).channel, mesh.now);
+    let leave = [&[3][..], &1_000u32.to_be_bytes(), &[0; 4], b"{}"].concat();
+    mesh.peer(1).received(channel, ChannelFrame::Binary(leave.into()), now);
+    mesh.run();
+    assert_eq!(mesh.seen, BTreeSet::new(), "its own channel is believed");
+}
+
 /// netflux 1.0 waits for ever for the answer to a question that its browser lost.
 #[test]
 fn joiner_whose_question_is_lost_is_answered() {

@@ -1,18 +1,21 @@
 //! All peer connections of the process: which packet is whose, what waits for which channel, and what is due
 //! when. Packets and times in; packets and events out.
 
+mod incomplete;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use incomplete::IncompleteBytes;
 use rustc_hash::FxHashMap;
 
 use super::client_shares::{ClientAddress, ClientShares};
 use super::connection_limits::PeerConnectionLimits;
 use super::deadlines::Deadlines;
 use super::peer_connection::{Datagram, PeerConnection, PeerConnectionError, PeerConnectionOutput};
-use super::send_queue::{SendQueue, cost};
+use super::send_queue::SendQueue;
 use super::stun::local_username_fragment;
 use crate::protocol::mesh::{ChannelFrame, MeshChannel, RoomNumber};
 
@@ -21,8 +24,6 @@ pub(super) type ConnectionKey = (RoomNumber, MeshChannel);
 
 /// Most addresses from which the packets of one connection are taken.
 const MAX_ADDRESSES: usize = 8;
-/// Least bytes without a frame for which a connection is closed while the memory is short.
-const MIN_SHED: usize = 64 << 10;
 /// Maximum duration until what was sent before a close has arrived.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum duration of the close handshakes of the channel, and then of the connection.
@@ -86,7 +87,7 @@ struct Connection<C> {
     closing: Option<Closing>,
     is_dirty: bool,
     /// About the bytes of which no frame was made so far.
-    incomplete: usize,
+    incomplete: IncompleteBytes,
     /// Its packets are dropped.
     is_cut: bool,
 }
@@ -219,7 +220,7 @@ impl<C: PeerConnection> Connections<C> {
             last_check: None,
             closing: None,
             is_dirty: false,
-            incomplete: 0,
+            incomplete: IncompleteBytes::default(),
             is_cut: false,
         };
         self.connections.insert(id, connection);
@@ -282,7 +283,7 @@ impl<C: PeerConnection> Connections<C> {
             return None;
         }
         if fragment.is_none() {
-            connection.incomplete = connection.incomplete.saturating_add(datagram.data.len());
+            connection.incomplete.add(datagram.data.len());
         }
         let mut is_over = false;
         if connection.stack.feed(datagram, now) {
@@ -317,21 +318,6 @@ impl<C: PeerConnection> Connections<C> {
         if !self.shares.charge(*room, *client, work, self.limits.work_rate, now) {
             self.cut(id);
         }
-    }
-
-    /// Closes those connections that sent most of which no frame was made: what they hold is memory, of
-    /// which pieces of messages can take many times their length.
-    pub(super) fn shed_incomplete(&mut self) {
-        let least = MIN_SHED.max(self.most_incomplete() / 2);
-        let is_large = |connection: &Connection<C>| !connection.is_cut && connection.incomplete >= least;
-        let large = self.connections.iter().filter(|(_, connection)| is_large(connection)).map(|(id, _)| *id);
-        large.collect::<Vec<_>>().into_iter().for_each(|id| self.cut(id));
-    }
-
-    /// Returns about the most bytes of a connection of which no frame was made.
-    pub(super) fn most_incomplete(&self) -> usize {
-        let uncut = self.connections.values().filter(|connection| !connection.is_cut);
-        uncut.map(|connection| connection.incomplete).max().unwrap_or_default()
     }
 
     /// Closes a connection, and takes no more of its packets.
@@ -404,7 +390,7 @@ impl<C: PeerConnection> Connections<C> {
             let next = connection.stack.poll(now, &mut |output| match output {
                 PeerConnectionOutput::Transmit(packet) => {
                     // Acknowledgements of what is sent arrive, of which no frame is made.
-                    *incomplete = incomplete.saturating_sub(packet.data.len() / 2);
+                    incomplete.credit_sent(packet.data.len());
                     packets.push(packet);
                 }
                 PeerConnectionOutput::Opened => {
@@ -412,7 +398,7 @@ impl<C: PeerConnection> Connections<C> {
                     events.extend(key.map(ConnectionEvent::Opened));
                 }
                 PeerConnectionOutput::Frame(frame) => {
-                    *incomplete = incomplete.saturating_sub(cost(&frame).saturating_mul(2));
+                    incomplete.credit_frame(&frame);
                     events.extend(key.map(|key| ConnectionEvent::Frame(key, frame)));
                 }
                 PeerConnectionOutput::Closed => is_closed = true,

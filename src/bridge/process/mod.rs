@@ -24,9 +24,13 @@ use udp::UdpSockets;
 
 /// Maximum duration of a stop: what was sent arrives, and connections are closed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
-/// Most memory of the process, in bytes, or half of what the system gives, before connections are closed
-/// whose clients sent pieces of messages without an end.
-const MAX_MEMORY: u64 = 1 << 30;
+/// Most memory of the process, in bytes, and what may come to it for each connection that there may be, or
+/// half of what the system gives, before connections are closed whose clients sent pieces of messages without
+/// an end.
+const MAX_MEMORY: u64 = 512 << 20;
+const MAX_CONNECTION_MEMORY: u64 = 256 << 10;
+/// Time in which the memory of connections that were closed is given back, before more are closed.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of reports to the gateway, and of looks at the memory.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest sleep.
@@ -63,7 +67,10 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
     let supervisor = args.supervised.then(standard_input).transpose().context("standard input")?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tracing::info!(addresses = ?sockets.locals(), socket = %args.socket.display(), "bridging");
-    let max_memory = system_memory::available().map(|available| MAX_MEMORY.min(available / 2));
+    let max_memory =
+        MAX_MEMORY.saturating_add(MAX_CONNECTION_MEMORY.saturating_mul(args.max_connections.into()));
+    let max_memory = system_memory::available().map(|available| max_memory.min(available / 2));
+    let mut shed_at = Instant::now();
     let mut stop_at: Option<Instant> = None;
     let mut reports = tokio::time::interval(REPORT_INTERVAL);
     reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,8 +86,10 @@ async fn serve(args: &BridgeArgs) -> Result<()> {
             () = ended(supervisor.as_ref()), if stop_at.is_none() => stop_at = Some(begin_stop(&mut engine)),
             _ = reports.tick() => {
                 engine.report();
-                if system_memory::resident().zip(max_memory).is_some_and(|(resident, max)| resident > max) {
+                let is_short = || system_memory::resident().zip(max_memory).is_some_and(|(held, max)| held > max);
+                if shed_at <= now && is_short() {
                     engine.shed_incomplete(Instant::now());
+                    shed_at = now + RELEASE_TIMEOUT;
                 }
             }
             () = tokio::time::sleep_until(due.into()) => {}

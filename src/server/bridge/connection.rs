@@ -88,11 +88,12 @@ struct Greeted {
 
 /// Serves a bridge until its connection ends.
 pub(super) async fn serve(stream: UnixStream, link: &Arc<BridgeLink>, hub: &Arc<Hub>) {
+    let process = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
     match greet(stream).await {
         Ok(greeted) => {
             let error = run(greeted, link, hub).await.err().unwrap_or(BridgeConnectionError::Closed);
             if matches!(error, BridgeConnectionError::Hung | BridgeConnectionError::Slow) {
-                link.hung.notify_waiters();
+                link.hung.report(process);
             }
             tracing::warn!(%error, "bridge disconnected");
         }
@@ -179,10 +180,13 @@ async fn handle(
             }
             () = tokio::time::sleep_until(silent_at) => {
                 let now = Instant::now();
-                if now <= silent_at + MAX_LATENESS {
-                    return Err(BridgeConnectionError::Hung);
+                // If this process was stopped itself, it has not read what the bridge sent.
+                let next = next_message(&mut reader, &mut received);
+                match tokio::time::timeout(Duration::ZERO, next).await {
+                    Ok(message) => peers.handle(message?)?,
+                    Err(_) if now <= silent_at + MAX_LATENESS => return Err(BridgeConnectionError::Hung),
+                    Err(_) => {}
                 }
-                // This process was stopped itself, and has not read what the bridge sent.
                 silent_at = now + SILENCE_TIMEOUT;
             }
             () = queues.event_added.notified() => peers.handle_events(),

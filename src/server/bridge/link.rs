@@ -34,8 +34,7 @@ pub(in crate::server) struct BridgeLink {
     state: Mutex<LinkState>,
     next_caller: AtomicU32,
     counts: BridgeLinkCounts,
-    /// Notified when a bridge is disconnected that did not read or send.
-    pub(super) hung: Notify,
+    pub(super) hung: HungBridge,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +42,31 @@ struct LinkState {
     table: BridgedKeyTable,
     connection: Option<Arc<BridgeQueues>>,
     figures: BridgeFigures,
+}
+
+/// The process of a bridge that was disconnected because it did not read or send.
+#[derive(Debug, Default)]
+pub(super) struct HungBridge {
+    process: AtomicU32,
+    reported: Notify,
+}
+
+impl HungBridge {
+    /// Reports a process, by its id. One that is not known is nobody's.
+    pub(super) fn report(&self, process: Option<u32>) {
+        self.process.store(process.unwrap_or_default(), Ordering::Relaxed);
+        self.reported.notify_waiters();
+    }
+
+    /// Waits until this process is reported.
+    pub(super) async fn is(&self, process: u32) {
+        loop {
+            self.reported.notified().await;
+            if self.process.load(Ordering::Relaxed) == process {
+                return;
+            }
+        }
+    }
 }
 
 /// Counts since the start.
@@ -104,7 +128,7 @@ impl BridgeLink {
             state: Mutex::default(),
             next_caller: AtomicU32::new(0),
             counts: BridgeLinkCounts::default(),
-            hung: Notify::new(),
+            hung: HungBridge::default(),
         })
     }
 

@@ -154,7 +154,7 @@ impl BridgeService {
         let run_process = async {
             if let Some(mut process) = process {
                 tokio::select! {
-                    () = opened.notified() => process.run(&link.hung, &shutdown).await,
+                    () = opened.notified() => process.run(&link, &shutdown).await,
                     () = shutdown.closing() => {}
                 }
             }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::link::BridgeLink;
 use crate::config::Config;
 use crate::server::conn::Shutdown;
 
@@ -23,11 +23,18 @@ const STABLE_AFTER: Duration = Duration::from_secs(60);
 /// Time in which the process has to end when the gateway stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Time within which a process has to be connected, unless another bridge is.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time between two looks if a bridge is connected.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// A running process, which ends with the gateway.
 #[derive(Debug)]
 pub(super) struct BridgeProcess {
     program: OsString,
     arguments: Vec<OsString>,
+    connect_timeout: Duration,
     child: Option<Child>,
     /// The pipe whose end shows the process that the gateway has ended.
     stdin: Option<ChildStdin>,
@@ -53,13 +60,14 @@ impl BridgeProcess {
         for (name, value) in config.bridge.limits.arguments() {
             arguments.extend([name.into(), value.to_string().into()]);
         }
-        Ok(BridgeProcess { program: std::env::current_exe()?.into(), arguments, child: None, stdin: None })
+        let (program, connect_timeout) = (std::env::current_exe()?.into(), CONNECT_TIMEOUT);
+        Ok(BridgeProcess { program, arguments, connect_timeout, child: None, stdin: None })
     }
 
     /// Keeps the process running until the connections of a server close, and has it end then.
-    pub(super) async fn run(&mut self, hung: &Notify, shutdown: &Shutdown) {
+    pub(super) async fn run(&mut self, link: &BridgeLink, shutdown: &Shutdown) {
         tokio::select! {
-            () = self.supervise(hung, shutdown) => {}
+            () = self.supervise(link, shutdown) => {}
             () = shutdown.closing() => {}
         }
         self.stop().await;
@@ -67,19 +75,23 @@ impl BridgeProcess {
 
     /// Keeps the process running, also if it hangs. Returns if it ends during the drain: then a signal to the
     /// server was very likely one to both, and clients would only meet a new bridge to lose it again.
-    async fn supervise(&mut self, hung: &Notify, shutdown: &Shutdown) {
+    async fn supervise(&mut self, link: &BridgeLink, shutdown: &Shutdown) {
         let (first, last) = RESTART_DELAYS;
+        let connect_timeout = self.connect_timeout;
         let mut delay = first;
         loop {
             let started = Instant::now();
             let end = match self.start() {
-                Ok(child) => tokio::select! {
-                    end = child.wait() => end,
-                    () = hung.notified() => {
-                        tracing::error!("the bridge hangs: killing it");
-                        child.kill().await.and(child.wait().await)
+                Ok(child) => {
+                    let process = child.id();
+                    tokio::select! {
+                        end = child.wait() => end,
+                        () = hangs(process, connect_timeout, link) => {
+                            tracing::error!("the bridge hangs: killing it");
+                            child.kill().await.and(child.wait().await)
+                        }
                     }
-                },
+                }
                 Err(error) => Err(error),
             };
             self.child = None;
@@ -130,12 +142,33 @@ impl BridgeProcess {
     }
 }
 
+/// Waits until a process was disconnected because it hangs, or no bridge was connected for some time.
+async fn hangs(process: Option<u32>, connect_timeout: Duration, link: &BridgeLink) {
+    let missing = async {
+        let mut time = Duration::ZERO;
+        while time < connect_timeout {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            // Looks are counted: this process can be stopped.
+            time =
+                if link.reported().is_some() { Duration::ZERO } else { time.saturating_add(LOOK_INTERVAL) };
+        }
+    };
+    tokio::select! {
+        () = link.hung.is(process.unwrap_or_default()) => {}
+        () = missing => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::PathBuf;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::protocol::detect::{Policy, ProtocolSet};
+    use crate::server::memory::MemoryBudget;
+    use crate::server::telemetry::Telemetry;
 
     #[test]
     fn limits_of_the_gateway_are_those_of_the_process() {
@@ -154,7 +187,16 @@ mod tests {
         let file = std::env::temp_dir().join(format!("sigver-bridge-{name}-{}", std::process::id()));
         let _ = fs::remove_file(&file);
         let arguments = vec!["-c".into(), script.into(), (&file).into()];
-        (BridgeProcess { program: "sh".into(), arguments, child: None, stdin: None }, file)
+        let program = "sh".into();
+        (
+            BridgeProcess { program, arguments, connect_timeout: CONNECT_TIMEOUT, child: None, stdin: None },
+            file,
+        )
+    }
+
+    fn link() -> Arc<BridgeLink> {
+        let policy = Policy::new(ProtocolSet::default().releases);
+        BridgeLink::new(&Arc::new(policy), &MemoryBudget::new(usize::MAX), &Telemetry::new())
     }
 
     async fn wait_for_lines(file: &Path, count: usize) {
@@ -173,14 +215,14 @@ mod tests {
         let script = "trap 'echo ended >> $0; exit 0' TERM; echo started >> $0; \
                       test $(wc -l < $0) -gt 1 || exit 1; while :; do sleep 0.05; done";
         let (mut process, file) = process("ends", script);
-        let (shutdown, hung) = (Shutdown::default(), Notify::new());
+        let (shutdown, link) = (Shutdown::default(), link());
         let began = Instant::now();
         let closes = async {
             wait_for_lines(&file, 2).await;
             assert!(began.elapsed() >= RESTART_DELAYS.0);
             shutdown.begin_closing();
         };
-        tokio::join!(process.run(&hung, &shutdown), closes);
+        tokio::join!(process.run(&link, &shutdown), closes);
         assert_eq!(fs::read_to_string(&file).unwrap(), "started\nstarted\nended\n");
         assert!(process.child.is_none());
         fs::remove_file(&file).unwrap();
@@ -188,27 +230,44 @@ mod tests {
 
     #[tokio::test]
     async fn process_that_hangs_is_killed_and_started_again() {
-        let (mut process, file) = process("hangs", "echo started >> $0; exec sleep 60");
-        let (shutdown, hung) = (Shutdown::default(), Notify::new());
+        let (mut process, file) = process("hangs", "echo $$ >> $0; exec sleep 60");
+        let (shutdown, link) = (Shutdown::default(), link());
         let hangs = async {
             wait_for_lines(&file, 1).await;
-            hung.notify_waiters();
+            link.hung.report(Some(std::process::id()));
+            tokio::time::sleep(2 * RESTART_DELAYS.0).await;
+            let started = fs::read_to_string(&file).unwrap();
+            assert_eq!(started.lines().count(), 1, "another bridge hangs");
+            link.hung.report(Some(started.trim().parse().unwrap()));
             wait_for_lines(&file, 2).await;
             shutdown.begin_closing();
         };
-        tokio::join!(process.run(&hung, &shutdown), hangs);
+        tokio::join!(process.run(&link, &shutdown), hangs);
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[tokio::test]
+    async fn process_that_does_not_connect_is_killed_and_started_again() {
+        let (mut process, file) = process("missing", "echo started >> $0; exec sleep 60");
+        process.connect_timeout = Duration::from_secs(1);
+        let (shutdown, link) = (Shutdown::default(), link());
+        let waits = async {
+            wait_for_lines(&file, 2).await;
+            shutdown.begin_closing();
+        };
+        tokio::join!(process.run(&link, &shutdown), waits);
         fs::remove_file(&file).unwrap();
     }
 
     #[tokio::test]
     async fn process_that_ends_during_the_drain_is_not_started_again() {
         let (mut process, file) = process("drain", "echo started >> $0; sleep 0.3; exit 1");
-        let (shutdown, hung) = (Shutdown::default(), Notify::new());
+        let (shutdown, link) = (Shutdown::default(), link());
         let drains = async {
             wait_for_lines(&file, 1).await;
             shutdown.begin_draining(Duration::from_secs(60));
         };
-        let ended = tokio::time::timeout(Duration::from_secs(20), process.run(&hung, &shutdown));
+        let ended = tokio::time::timeout(Duration::from_secs(20), process.run(&link, &shutdown));
         tokio::join!(async { ended.await.unwrap() }, drains);
         assert_eq!(fs::read_to_string(&file).unwrap(), "started\n");
         fs::remove_file(&file).unwrap();

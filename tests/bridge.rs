@@ -329,7 +329,8 @@ async fn gateway_waits_for_a_socket_that_another_has() {
     let mut bridge = PlayedBridge::connect("taken", 1).await;
     old.stop().await;
     assert_eq!(bridge.next().await, None);
-    eventually("the second one has it", || std::os::unix::net::UnixStream::connect(socket("taken")).is_ok()).await;
+    eventually("the second one has it", || std::os::unix::net::UnixStream::connect(socket("taken")).is_ok())
+        .await;
     PlayedBridge::connect("taken", 1).await;
     new.stop().await;
 }

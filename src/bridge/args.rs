@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::value_parser;
 use tracing_subscriber::filter::Targets;
 
 use super::engine::EngineLimits;
@@ -25,16 +24,16 @@ pub struct BridgeArgs {
     #[arg(long, value_name = "ip")]
     pub public_address: Vec<IpAddr>,
     /// Most members of a room that are bridged
-    #[arg(long, value_name = "number", default_value_t = DEFAULT.max_members, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "number", default_value_t = DEFAULT.max_members, value_parser = parse::bridged_members)]
     pub max_members: u32,
     /// Most connections to clients in all
-    #[arg(long, value_name = "number", default_value_t = DEFAULT.max_connections, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "number", default_value_t = DEFAULT.max_connections, value_parser = parse::bridge_connections)]
     pub max_connections: u32,
     /// Most bytes per second that are carried for one member, to all others together; what is beyond waits
-    #[arg(long, value_name = "bytes", default_value_t = DEFAULT.max_member_rate, value_parser = value_parser!(u32).range(64 << 10..))]
+    #[arg(long, value_name = "bytes", default_value_t = DEFAULT.max_member_rate, value_parser = parse::bridge_rate)]
     pub max_member_rate: u32,
     /// Most bytes per second that are carried in one room; what is beyond waits
-    #[arg(long, value_name = "bytes", default_value_t = DEFAULT.max_room_rate, value_parser = value_parser!(u32).range(64 << 10..))]
+    #[arg(long, value_name = "bytes", default_value_t = DEFAULT.max_room_rate, value_parser = parse::bridge_rate)]
     pub max_room_rate: u32,
     /// Stop when the standard input ends, which the gateway that starts the process holds open
     #[arg(long, hide = true)]
@@ -57,7 +56,8 @@ impl BridgeArgs {
         limits.room.room_rate = self.max_room_rate;
         limits.connections.max_connections = number(self.max_connections);
         // One for each of two members, if all are of different groups.
-        limits.connections.max_connections_per_room = number(self.max_members.saturating_mul(self.max_members));
+        limits.connections.max_connections_per_room =
+            number(self.max_members.saturating_mul(self.max_members));
         limits
     }
 }

@@ -164,7 +164,7 @@ impl BridgeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, parse};
 
     fn check(configure: impl FnOnce(&mut Config)) -> Result<(), ConfigError> {
         let mut config = Config::default();
@@ -179,7 +179,9 @@ mod tests {
         let keys = RoomPolicy::PartitionedFor("x".parse().unwrap());
         assert_eq!(check(|config| config.bridge.rooms = keys), Err(ConfigError::BridgeMissing));
         let public = vec!["192.0.2.1".parse().unwrap()];
-        assert_eq!(check(|config| config.bridge.public_addresses = public), Err(ConfigError::BridgeMissing));
+        let error = check(|config| config.bridge.public_addresses = public).unwrap_err();
+        assert_eq!(error, ConfigError::BridgeMissing);
+        assert!(error.to_string().contains("'--bridge-public-address' need a bridge"), "{error}");
         let error = check(|config| {
             config.bridge.socket = socket();
             config.bridge.limits.max_members = 3;
@@ -226,6 +228,14 @@ mod tests {
             let error = check(listen, &public).unwrap_err();
             assert!(error.starts_with(text), "{error}");
         }
+    }
+
+    #[test]
+    fn limits_are_those_that_can_be_reached() {
+        for (members, is_valid) in [("0", false), ("1", true), ("32", true), ("33", false), ("many", false)] {
+            assert_eq!(parse::bridged_members(members).is_ok(), is_valid, "{members}");
+        }
+        assert!(parse::bridge_connections("65536").is_ok() && parse::bridge_connections("65537").is_err());
     }
 
     #[test]

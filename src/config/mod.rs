@@ -316,7 +316,10 @@ pub enum ConfigError {
         max_byte_rate: u32,
     },
     /// There is no bridge that the settings could be for.
-    #[error("'--bridge-rooms' needs a bridge: add '--bridge <udp address>' or '--bridge-socket <path>'")]
+    #[error(
+        "'--bridge-rooms' and '--bridge-public-address' need a bridge: add '--bridge <udp address>', or \
+         '--bridge-socket <path>' for the former"
+    )]
     BridgeMissing,
     /// No client can send to an address of the bridge.
     #[error("'--bridge {0}': no client can send there; name an address of this machine")]

@@ -32,6 +32,10 @@ const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
 const ROOM_SIZE: RangeInclusive<u64> = 2..=u32::MAX as u64;
 /// One as a member, one as a joiner. Those of one connection are a list that is searched.
 const ROOMS_PER_CONNECTION: RangeInclusive<u64> = 2..=1000;
+/// Beyond them, the gateway reports none, and a peer of the bridge has no channel left.
+const BRIDGED_MEMBERS: RangeInclusive<u64> = 1..=32;
+/// The memory of each is about 72 KiB.
+const BRIDGE_CONNECTIONS: RangeInclusive<u64> = 1..=65_536;
 /// The longest parts of messages must not take seconds.
 const BRIDGE_RATE: RangeInclusive<u64> = 64 << 10..=u32::MAX as u64;
 /// From four times what the server needs without clients to a PiB.
@@ -300,13 +304,22 @@ pub fn bridge_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
     }
 }
 
-/// Parses a number of `unit` of the bridge.
+/// Parses the most members of a room that are bridged.
 ///
 /// # Errors
 ///
-/// The text is no whole number from 1 on.
-pub fn bridge_count(text: &str, unit: &'static str) -> Result<u32, ValueError> {
-    whole(text, COUNT, unit)
+/// The text is no whole number from 1 to 32.
+pub fn bridged_members(text: &str) -> Result<u32, ValueError> {
+    whole(text, BRIDGED_MEMBERS, "members")
+}
+
+/// Parses the most connections of the bridge.
+///
+/// # Errors
+///
+/// The text is no whole number from 1 to 65536.
+pub fn bridge_connections(text: &str) -> Result<u32, ValueError> {
+    whole(text, BRIDGE_CONNECTIONS, "connections")
 }
 
 /// Parses a number of bytes per second that the bridge carries.

@@ -45,7 +45,7 @@ pub(super) const BRIDGE_SOCKET: OptionSpec = set("bridge-socket", "path", "", |d
 );
 
 pub(super) const BRIDGE_MAX_MEMBERS: OptionSpec = set("bridge-max-members", "number", "16", |d, v| {
-    parse::bridge_count(v, "members").map(|v| d.config.bridge.limits.max_members = v)
+    parse::bridged_members(v).map(|v| d.config.bridge.limits.max_members = v)
 })
 .help(Bridge, "Most members of a room that are bridged. Newcomers beyond it are among their own generation");
 
@@ -53,7 +53,7 @@ pub(super) const BRIDGE_MAX_CONNECTIONS: OptionSpec = set(
     "bridge-max-connections",
     "number",
     "2000",
-    |d, v| parse::bridge_count(v, "connections").map(|v| d.config.bridge.limits.max_connections = v),
+    |d, v| parse::bridge_connections(v).map(|v| d.config.bridge.limits.max_connections = v),
 )
 .help(
     Bridge,

@@ -78,7 +78,12 @@ fn percentile(delays: &[u32], part: f64) -> f64 {
 }
 
 fn run(options: &Options) -> Result<bool> {
-    let bridge = Bridge::start(&options.server_bin, &options.arguments)?;
+    // All clients have one address, which may have half of the connections.
+    let connections = (16 * options.rooms + 2_000).min(65_536).to_string();
+    let limit = ["--max-connections".to_owned(), connections];
+    let is_set = options.arguments.iter().any(|argument| argument.starts_with(&limit[0]));
+    let arguments = if is_set { &[][..] } else { &limit };
+    let bridge = Bridge::start(&options.server_bin, &[arguments, &options.arguments].concat())?;
     let mut clients = Clients::new(bridge, options.rate, options.length)?;
     let since = Instant::now();
     let idle = clients.bridge.usage()?;

@@ -5,8 +5,8 @@ mod network;
 
 use std::time::Duration;
 
-use crate::protocol::mesh::MeshGroup::{Netflux0, Netflux1};
 use super::EngineLimits;
+use crate::protocol::mesh::MeshGroup::{Netflux0, Netflux1};
 use network::Network;
 
 const SETUP: Duration = Duration::from_secs(40);

@@ -73,7 +73,10 @@ fn messages_to_a_stand_in_that_could_not_join_come_to_the_next() {
     }
     for receiver in receivers {
         let expected = [(true, true, &b"all"[..]), (true, false, b"one"), (true, true, b"later")];
-        assert_eq!(harness.inbox(receiver), expected.map(|(is_text, all, data)| (is_text, all, data.to_vec())));
+        assert_eq!(
+            harness.inbox(receiver),
+            expected.map(|(is_text, all, data)| (is_text, all, data.to_vec()))
+        );
     }
     assert_eq!((harness.room.waiting_bytes(), harness.room.counts().messages), (0, 6));
 }

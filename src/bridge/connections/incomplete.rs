@@ -1,4 +1,4 @@
-//! The memory that clients hold by pieces of messages that have no end, as far as it can be told from outside
+//! The memory that clients hold by pieces of messages that have no end, as far as it can be seen from outside
 //! the library.
 
 use super::{Connection, Connections};

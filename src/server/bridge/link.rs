@@ -52,7 +52,7 @@ pub(super) struct HungBridge {
 }
 
 impl HungBridge {
-    /// Reports a process, by its id. One that is not known is nobody's.
+    /// Reports a process, by its id. One that is not known is that of no bridge.
     pub(super) fn report(&self, process: Option<u32>) {
         self.process.store(process.unwrap_or_default(), Ordering::Relaxed);
         self.reported.notify_waiters();

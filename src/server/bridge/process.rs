@@ -167,7 +167,6 @@ mod tests {
 
     use super::*;
     use crate::protocol::detect::{Policy, ProtocolSet};
-    use crate::server::memory::MemoryBudget;
     use crate::server::telemetry::Telemetry;
 
     #[test]
@@ -196,7 +195,7 @@ mod tests {
 
     fn link() -> Arc<BridgeLink> {
         let policy = Policy::new(ProtocolSet::default().releases);
-        BridgeLink::new(&Arc::new(policy), &MemoryBudget::new(usize::MAX), &Telemetry::new())
+        BridgeLink::new(&Arc::new(policy), &Telemetry::new())
     }
 
     async fn wait_for_lines(file: &Path, count: usize) {

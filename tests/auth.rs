@@ -252,8 +252,10 @@ impl Program {
                     let head = String::from_utf8(head).unwrap();
                     assert!(head.starts_with("GET /check HTTP/1.1\r\n"), "{head}");
                     let token = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
-                    tokio::time::sleep(delay).await;
-                    let _ = stream.write_all(answer(token.unwrap()).as_bytes()).await;
+                    let token = token.unwrap();
+                    let hangs = token.starts_with("hanging");
+                    tokio::time::sleep(if hangs { Duration::from_secs(60) } else { delay }).await;
+                    let _ = stream.write_all(answer(token).as_bytes()).await;
                 });
             }
         });
@@ -389,6 +391,40 @@ async fn program_that_answers_nothing_is_not_asked_for_a_while() {
 }
 
 #[tokio::test]
+async fn tokens_at_which_the_program_hangs_keep_out_no_client_of_another_address() {
+    const ATTACKERS: usize = 30;
+    let program = Program::start(decide).await;
+    let gateway = TestGateway::configured(|config| {
+        config.access.auth.method = AuthMethod::Callout(program.url.clone());
+        config.access.auth.callout_timeout = Duration::from_millis(500);
+        config.access.auth.callout_cache = Duration::ZERO;
+        config.access.trusted_proxies = TrustedProxies::parse("127.0.0.1").unwrap();
+    })
+    .await;
+    let status = async |token: String, network: String| {
+        let header = format!("X-Forwarded-For: {network}::1\r\n");
+        gateway.upgrade(&format!("/k?token={token}"), &header).await.status
+    };
+    let attackers = futures_util::future::join_all((0..ATTACKERS).map(async |number| {
+        for round in 0.. {
+            let (token, network) = (format!("hanging-{number}-{round}"), format!("2001:db8:1:{number:x}"));
+            assert_eq!(status(token, network).await, 503);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }));
+    let newcomers = async {
+        eventually("the first questions", || program.asked.load(Ordering::SeqCst) >= ATTACKERS).await;
+        for number in 0..30 {
+            assert_eq!(status("all".to_owned(), format!("2001:db8:2:{number:x}")).await, 101, "{number}");
+            // Long enough for failures in a row between two of them.
+            tokio::time::sleep(Duration::from_millis(if number % 10 == 9 { 1600 } else { 50 })).await;
+        }
+    };
+    tokio::select!(_ = attackers => unreachable!("they go on"), () = newcomers => {});
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn program_that_is_not_there_is_one_warning() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let method = format!("callout:http://127.0.0.1:{port}/");
@@ -401,7 +437,7 @@ async fn program_that_is_not_there_is_one_warning() {
     served.signal("TERM").await;
     let log = served.end().await.2;
     assert_eq!(log.matches("the program of --auth callout does not answer").count(), 1, "{log}");
-    assert!(log.contains("cannot connect to it") && log.contains("pause_s=1"), "{log}");
+    assert!(log.contains("cannot connect to it") && log.contains("silences=1"), "{log}");
 }
 
 #[tokio::test]

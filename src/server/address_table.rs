@@ -26,6 +26,17 @@ pub(crate) enum ClientNetwork {
     V6(u64),
 }
 
+impl ClientNetwork {
+    /// Returns the network that a customer of a provider may have: that of 48 bits of an IPv6 address, as its
+    /// first network of 64 bits; an IPv4 address itself.
+    pub(crate) const fn site(self) -> Self {
+        match self {
+            ClientNetwork::V4(address) => ClientNetwork::V4(address),
+            ClientNetwork::V6(prefix) => ClientNetwork::V6(prefix & !0xffff),
+        }
+    }
+}
+
 impl From<IpAddr> for ClientNetwork {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {

@@ -213,14 +213,14 @@ impl Scrape {
             counter(
                 "sigver_auth_callout_clients",
                 "Clients without a question of their own: by an answer that was kept, by the question of another \
-                 one, or refused while the program is not asked.",
+                 one, or refused while the program is not asked for their address.",
             )
             .with(&["by"], clients.map(|(by, count)| ([by], count.get()))),
             gauge(
-                "sigver_auth_callout_paused",
-                "1 from the time at which the program of --auth callout did not answer until its next answer, else 0.",
+                "sigver_auth_callout_silent",
+                "1 from five questions in a row without an answer of the program of --auth callout until its next answer, else 0.",
             )
-            .value(counts.is_paused()),
+            .value(counts.is_silent()),
         ]
     }
 

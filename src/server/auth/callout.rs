@@ -1,8 +1,8 @@
 //! A program of the operator that decides about tokens, asked by HTTP.
 //!
 //! Clients with the same token wait for one answer, which is kept for a while. Questions have turns, which
-//! are shared fairly between the addresses of clients. While the program answers nothing, clients are refused
-//! at once.
+//! are shared fairly between the addresses of clients. Those of an address whose questions have no answer are
+//! refused at once for a while.
 
 mod answer_cache;
 mod circuit_breaker;
@@ -80,7 +80,7 @@ struct CalloutState {
     /// The questions that have no answer yet, by the digests of their tokens.
     open: HashMap<TokenDigest, Question>,
     breaker: CircuitBreaker,
-    /// Lines about the beginning and the end of pauses.
+    /// Lines about a program that does not answer, and about one that answers again.
     lines: [LogLimit; 2],
 }
 
@@ -261,7 +261,7 @@ impl Callout {
         QuestionEnd::Answered(match answer.unwrap_or(Err(CalloutError::Timeout)) {
             Ok(answer) => {
                 self.counts.answered.count();
-                self.on_response();
+                self.on_response(network);
                 answer
             }
             Err(error) => {
@@ -269,22 +269,22 @@ impl Callout {
                 tracing::debug!(%error, "the program of --auth callout");
                 Err(match error.is_response() {
                     true => {
-                        self.on_response();
+                        self.on_response(network);
                         AuthRefusal::Unavailable(1)
                     }
-                    false => self.on_silence(&error, asked),
+                    false => self.on_silence(&error, network, asked),
                 })
             }
         })
     }
 
     /// Takes note that the program is there.
-    fn on_response(&self) {
+    fn on_response(&self, network: Option<ClientNetwork>) {
         let now = clock::now();
         let state = &mut *self.state.lock();
-        // Also if there is no pause: it may be that of the settings before a reload.
-        self.counts.set_paused(false);
-        if state.breaker.on_answer(now) {
+        // Also if it was not silent: it may have been by the settings before a reload.
+        self.counts.set_silent(false);
+        if state.breaker.on_answer(network, now) {
             let [_, line] = &mut state.lines;
             if line.count(now).is_some() {
                 tracing::info!("the program of --auth callout answers again");
@@ -294,20 +294,25 @@ impl Callout {
 
     /// Takes note that the program did not answer a question of the time `asked`. Returns the refusal of the
     /// client.
-    fn on_silence(&self, error: &CalloutError, asked: Instant) -> AuthRefusal {
+    fn on_silence(
+        &self,
+        error: &CalloutError,
+        network: Option<ClientNetwork>,
+        asked: Instant,
+    ) -> AuthRefusal {
         let now = clock::now();
         let state = &mut *self.state.lock();
-        let Some(pause) = state.breaker.on_failure(asked, now) else { return AuthRefusal::Unavailable(1) };
-        self.counts.set_paused(true);
-        let [line, _] = &mut state.lines;
-        if let Some(pauses) = line.count(now) {
-            let pause_s = pause.as_secs();
-            tracing::warn!(
-                %error, pause_s, pauses,
-                "the program of --auth callout does not answer: it is not asked for a while, and new clients get 503"
-            );
+        if state.breaker.on_failure(network, asked, now) {
+            self.counts.set_silent(true);
+            let [line, _] = &mut state.lines;
+            if let Some(silences) = line.count(now) {
+                tracing::warn!(
+                    %error, silences,
+                    "the program of --auth callout does not answer: clients get 503, and those of the same address at once"
+                );
+            }
         }
-        unavailable_for(pause)
+        state.breaker.time_left(network, now).map_or(AuthRefusal::Unavailable(1), unavailable_for)
     }
 
     async fn ask(&self, credentials: &HeaderValue) -> Result<Answer, CalloutError> {

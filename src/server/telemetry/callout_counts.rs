@@ -9,7 +9,7 @@ pub(crate) struct CalloutCounts {
     pub(crate) cached: EventCount,
     /// Clients that waited for the answer to the question of another one.
     pub(crate) shared: EventCount,
-    /// Clients that were refused, as the program is not asked for a while.
+    /// Clients that were refused, as the program is not asked for their address for a while.
     pub(crate) paused: EventCount,
     /// Questions that had no turn in time.
     pub(crate) crowded_out: EventCount,
@@ -17,7 +17,7 @@ pub(crate) struct CalloutCounts {
     pub(crate) answered: EventCount,
     /// Questions that were not answered in time, or not as they should.
     pub(crate) failed: EventCount,
-    is_paused: AtomicBool,
+    is_silent: AtomicBool,
 }
 
 /// Number of events so far.
@@ -38,12 +38,12 @@ impl EventCount {
 
 impl CalloutCounts {
     /// Takes note that the program does not answer, or answers again.
-    pub(crate) fn set_paused(&self, is_paused: bool) {
-        self.is_paused.store(is_paused, Ordering::Relaxed);
+    pub(crate) fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
     }
 
     /// Returns true from the time at which the program did not answer until its next answer.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.is_paused.load(Ordering::Relaxed)
+    pub(crate) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 }

@@ -1,5 +1,6 @@
 //! Turns of the questions to the program that decides about tokens: a limited number at the same time, shared
-//! fairly between the addresses of clients.
+//! fairly between the addresses of clients. All addresses of an IPv6 network of 48 bits, which one client may
+//! have, are one address here.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,13 +12,13 @@ use crate::server::address_table::ClientNetwork;
 
 /// Most questions at the same time.
 const MAX_RUNNING: usize = 64;
-/// Most questions at the same time for clients of one address: if they take long, the rest is for others.
-const MAX_RUNNING_PER_ADDRESS: usize = MAX_RUNNING / 2;
 /// Most questions that wait for their turn.
 const MAX_WAITING: usize = 1024;
 
 /// The turns. Among the addresses with the fewest questions at the program, the one that has waited longest
-/// has the next turn.
+/// has the next turn. An address has at most as many as are free, so that some are left for others: half of
+/// them if there is one address, a third if there are two with many questions. The last one is for an address
+/// that has none.
 #[derive(Default)]
 pub(super) struct QuestionTurns(Mutex<TurnTable>);
 
@@ -54,7 +55,7 @@ impl QuestionTurns {
     /// Waits for a turn of a client from `network`. Returns `None` if too many questions wait.
     pub(super) async fn wait(self: &Arc<Self>, network: Option<ClientNetwork>) -> Option<QuestionTurn> {
         let (sender, receiver) = oneshot::channel();
-        let pushed_out = self.0.lock().push(network, sender);
+        let pushed_out = self.0.lock().push(network.map(ClientNetwork::site), sender);
         // Its receiver is woken once the lock is released.
         drop(pushed_out);
         self.give();
@@ -110,8 +111,9 @@ impl TurnTable {
     /// Takes the next question that may be asked, and counts it as running.
     fn next(&mut self) -> Option<(Option<ClientNetwork>, oneshot::Sender<QuestionTurn>)> {
         while self.running < MAX_RUNNING {
+            let free = MAX_RUNNING - self.running;
             let candidates = self.addresses.iter_mut().filter_map(|(network, turns)| {
-                let may_run = network.is_none() || turns.running < MAX_RUNNING_PER_ADDRESS;
+                let may_run = network.is_none() || turns.running < free;
                 let first = turns.waiting.front().filter(|_| may_run)?.arrival;
                 Some(((turns.running, first), *network, turns))
             });
@@ -203,17 +205,51 @@ mod tests {
         let held = given(&mut attacker);
         assert_eq!(held.len(), MAX_RUNNING / 2);
         let mut other = crowd(&turns, network(2), MAX_RUNNING);
-        assert_eq!(given(&mut other).len(), MAX_RUNNING / 2);
+        assert_eq!(given(&mut other).len(), MAX_RUNNING / 4);
+    }
+
+    #[test]
+    fn crowds_of_many_addresses_leave_a_turn_to_a_newcomer() {
+        for addresses in 1..MAX_RUNNING as u32 {
+            let turns = Arc::default();
+            let mut attackers: Vec<_> =
+                (0..addresses).map(|number| crowd(&turns, network(number), 2 * MAX_RUNNING)).collect();
+            let mut held: Vec<_> = attackers.iter_mut().flat_map(|crowd| given(crowd)).collect();
+            // Until the first of them has no more than its share.
+            held.clear();
+            let held: Vec<_> = attackers.iter_mut().flat_map(|crowd| given(crowd)).collect();
+            assert!(held.len() >= MAX_RUNNING / 2 && held.len() < MAX_RUNNING, "{addresses} addresses");
+            let mut newcomer = Question::ask(&turns, network(addresses));
+            assert!(newcomer.turn().is_ok_and(|turn| turn.is_some()), "{addresses} addresses");
+            drop(held);
+        }
+    }
+
+    #[test]
+    fn networks_of_one_site_share_its_turns() {
+        let turns: Arc<QuestionTurns> = Arc::default();
+        let site = |number: u64| Some(ClientNetwork::V6((0x2001_0db8_0001 << 16) + number));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut given = Vec::new();
+        for number in 0..200 {
+            if let Poll::Ready(turn) = pin!(turns.wait(site(number))).poll(&mut context) {
+                given.push(turn.unwrap());
+            }
+        }
+        assert_eq!(given.len(), MAX_RUNNING / 2);
+        assert!(matches!(pin!(turns.wait(site(1 << 16))).poll(&mut context), Poll::Ready(Some(_))));
     }
 
     #[test]
     fn next_turn_is_for_the_address_with_the_fewest_questions() {
         let turns = Arc::default();
-        let mut attackers: Vec<_> = (0..10).map(|number| crowd(&turns, network(number), 90)).collect();
-        let mut held: Vec<_> = attackers.iter_mut().flat_map(|crowd| given(crowd)).collect();
+        // One question of each of 64 addresses, and then eight addresses that have no turn yet.
+        let mut all: Vec<_> =
+            (0..MAX_RUNNING as u32).map(|number| Question::ask(&turns, network(number))).collect();
+        let mut held = given(&mut all);
         assert_eq!(held.len(), MAX_RUNNING);
+        let _attackers: Vec<_> = (100..108).map(|number| crowd(&turns, network(number), 90)).collect();
         let mut newcomer = Question::ask(&turns, network(99));
-        // Eight addresses wait that have no turn yet, either, each with 90 questions.
         held.truncate(held.len() - 8);
         assert!(newcomer.turn().is_ok_and(|turn| turn.is_none()));
         held.pop();
@@ -239,7 +275,7 @@ mod tests {
         // One more of the same crowd has no place, one of another address takes that of its last one.
         assert!(Question::ask(&turns, network(1)).turn().is_err());
         let mut others = crowd(&turns, network(2), MAX_RUNNING);
-        let mut last = attacker.split_off(attacker.len() - MAX_RUNNING / 2);
+        let mut last = attacker.split_off(attacker.len() - (MAX_RUNNING - MAX_RUNNING / 4));
         assert!(last.iter_mut().all(|question| question.turn().is_err()));
         assert_eq!(turns.0.lock().waiting, MAX_WAITING);
         assert!(attacker.iter_mut().chain(&mut others).all(|question| question.turn().is_ok()));

@@ -212,6 +212,32 @@ mod tests {
     }
 
     #[test]
+    fn completions_and_manual_page_have_every_option_and_command() {
+        let reference = cli::markdown();
+        let (reference, _) = reference.split_once("## Options of earlier versions").unwrap();
+        let cells = reference.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let options: Vec<&str> =
+            cells.filter_map(|cell| cell.split("--").nth(1)?.split([' ', ',']).next()).collect();
+        assert!(options.len() > 60 && options.contains(&"max-memory"), "{options:?}");
+        let mut page = Vec::new();
+        Man::new(whole_command()).render(&mut page).unwrap();
+        let mut texts = vec![("man", String::from_utf8(page).unwrap().replace("\\-", "-"), "--")];
+        for (shell, prefix) in [(Shell::Bash, "--"), (Shell::Zsh, "--"), (Shell::Fish, "-l ")] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut whole_command(), "sigver", &mut script);
+            texts.push(("completions", String::from_utf8(script).unwrap(), prefix));
+        }
+        for (kind, text, prefix) in texts {
+            for option in &options {
+                assert!(text.contains(&format!("{prefix}{option}")), "{kind}: {prefix}{option}");
+            }
+            for command in cli::mistyped::COMMANDS {
+                assert!(text.contains(command), "{kind}: {command}");
+            }
+        }
+    }
+
+    #[test]
     fn every_dialect_is_in_list() {
         assert!(dialect_list().contains("sigver-8     json         8.0.2, 8.1.0\n"));
         assert_eq!(dialect_list().lines().count(), Dialect::ALL.len() + 1);

@@ -172,11 +172,6 @@ impl Outbox {
         self.0.queue.lock().queued_bytes
     }
 
-    /// Returns true if the other queue is this one.
-    pub(super) fn is_same(&self, other: &Outbox) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
     /// Has `sender` notified when the queue is no longer full. Returns false if it is not.
     pub(super) fn add_waiting(&self, sender: &Outbox) -> bool {
         let mut queue = self.0.queue.lock();
@@ -187,7 +182,7 @@ impl Outbox {
     /// Takes back [`add_waiting`](Self::add_waiting).
     pub(super) fn remove_waiting(&self, sender: &Outbox) {
         if let Some(extension) = &mut self.0.queue.lock().extension {
-            extension.waiting.retain(|waiting| !waiting.is_same(sender));
+            extension.waiting.retain(|waiting| waiting != sender);
         }
     }
 

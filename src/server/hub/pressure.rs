@@ -161,7 +161,7 @@ impl<'a> Deliveries<'a> {
         // The sender itself is running: it polls its queue before it waits again. One of another node is not:
         // its reader is the link.
         if let Some(reader) = reader
-            && (!outbox.is_same(self.sender) || outbox.is_remote())
+            && (outbox != self.sender || outbox.is_remote())
         {
             self.add_reader(reader);
         }
@@ -195,7 +195,7 @@ impl<'a> Deliveries<'a> {
             }
             _ if self.waits || self.pressure.is_some() => return,
             PushResult::Queued => PressureCause::NoReceiver,
-            PushResult::Full { .. } if outbox.is_same(self.sender) => PressureCause::Itself(outbox.clone()),
+            PushResult::Full { .. } if outbox == self.sender => PressureCause::Itself(outbox.clone()),
             PushResult::Full { .. } if !outbox.add_waiting(self.sender) => return,
             PushResult::Full { to_joiner: true } => PressureCause::Joiner(outbox.clone()),
             PushResult::Full { to_joiner: false } => PressureCause::Member(outbox.clone()),

@@ -68,8 +68,26 @@ fn sockets_of(process: &Path) -> Vec<PathBuf> {
         false => process.join("root"),
     };
     let directory = fs::read_link(process.join("cwd")).unwrap_or_default();
+    let [arguments, environment] =
+        ["cmdline", "environ"].map(|name| fs::read(process.join(name)).unwrap_or_default());
+    let of_bridge = given_bridge_sockets(&arguments, &environment);
     let paths = list.lines().filter_map(|line| listening_path(line, &inodes));
+    let paths = paths.filter(|path| !of_bridge.contains(&path.as_bytes()));
     without_bridge(paths.map(|path| root.join(inside(&directory.join(path)))).collect())
+}
+
+/// Returns the paths of the option `--bridge-socket` among the arguments and variables of a process, each of
+/// which ends with a zero.
+fn given_bridge_sockets<'a>(arguments: &'a [u8], environment: &'a [u8]) -> Vec<&'a [u8]> {
+    let arguments = arguments.split(|byte| *byte == 0);
+    let separate = arguments
+        .clone()
+        .zip(arguments.clone().skip(1))
+        .filter_map(|(option, path)| (option == b"--bridge-socket").then_some(path));
+    let joined = arguments.filter_map(|argument| argument.strip_prefix(b"--bridge-socket="));
+    let variables = environment.split(|byte| *byte == 0);
+    let variables = variables.filter_map(|variable| variable.strip_prefix(b"SIGVER_BRIDGE_SOCKET="));
+    separate.chain(joined).chain(variables).collect()
 }
 
 /// Returns the paths of a gateway without that of the socket for its bridge, which does not answer while it
@@ -127,6 +145,16 @@ mod tests {
         ] {
             assert_eq!(listening_path(line, &inodes), path, "{line}");
         }
+    }
+
+    #[test]
+    fn given_socket_for_the_bridge_is_known() {
+        let arguments =
+            b"sigver\0--control\0/run/a.sock\0--bridge-socket\0/run/b.sock\0--bridge-socket=/run/c.sock\0";
+        let environment = b"SIGVER_CONTROL=/run/d.sock\0SIGVER_BRIDGE_SOCKET=/run/e.sock\0";
+        let paths: [&[u8]; 3] = [b"/run/b.sock", b"/run/c.sock", b"/run/e.sock"];
+        assert_eq!(given_bridge_sockets(arguments, environment), paths);
+        assert!(given_bridge_sockets(b"", b"").is_empty());
     }
 
     #[test]

@@ -29,9 +29,6 @@ const STDOUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for threads that still work when all connections have ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest configuration file, in bytes.
-const MAX_CONFIG_FILE: u64 = 1 << 20;
-
 fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
@@ -106,8 +103,7 @@ fn print_line(text: &str) -> ExitCode {
 
 /// Returns the text of a configuration file.
 fn read_file(path: &Path) -> io::Result<String> {
-    let text = regular_file::read(path, MAX_CONFIG_FILE)?;
-    String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    regular_file::read_text(path, cli::MAX_CONFIG_FILE)
 }
 
 /// The command line, which is parsed again for a reload.

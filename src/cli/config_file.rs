@@ -8,21 +8,29 @@ use thiserror::Error;
 use toml::{Table, Value};
 
 use super::options::{OPTIONS, OptionSpec};
-use super::{GivenValue, Source, Values};
+use super::{GivenValue, Source, Values, find_long, mistyped};
+use crate::config::io_text::read_error_text;
 use crate::config::redact::{displayed, displayed_path};
-
-/// Smallest similarity, from 0 to 1, of a key that is suggested in place of an unknown one.
-const SUGGESTED_SIMILARITY: f64 = 0.8;
 
 /// Failure to take values from a configuration file. No text quotes a value, which may be a secret.
 #[derive(Debug, Error)]
 pub(super) enum ConfigFileError {
-    #[error("cannot read the configuration file {}: {source}", displayed_path(path))]
+    #[error("cannot read the configuration file {}: {}", displayed_path(path), read_error_text(source))]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("the configuration file {}, line {line}, is not TOML: {message}", displayed_path(path))]
     Syntax { path: PathBuf, line: usize, message: String },
     #[error("the configuration file {} has an unknown key '{key}'{}", displayed_path(path), suggestion(key))]
     UnknownKey { path: PathBuf, key: String },
+    #[error(
+        "the configuration file {} has the table '{key}': all keys are outside of tables",
+        displayed_path(path)
+    )]
+    Table { path: PathBuf, key: String },
+    #[error(
+        "the configuration file {} has the key '{key}', which is an option of the command line only",
+        displayed_path(path)
+    )]
+    CommandLineOnly { path: PathBuf, key: String },
     #[error(
         "the configuration file {} has a value of the wrong type for '{key}': {expected}",
         displayed_path(path)
@@ -31,12 +39,9 @@ pub(super) enum ConfigFileError {
 }
 
 fn suggestion(unknown: &str) -> String {
-    let keys = OPTIONS.iter().filter(|option| option.is_file_key()).map(|option| option.long);
-    let unknown = unknown.replace('_', "-");
-    let similar = keys.map(|key| (strsim::jaro_winkler(&unknown, key), key));
-    match similar.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
-        Some((similarity, key)) if similarity >= SUGGESTED_SIMILARITY => format!("; is '{key}' meant?"),
-        _ => "; sigver --help lists the options, whose long names are the keys".to_owned(),
+    match mistyped::similar_key(unknown) {
+        Some(key) => format!("; is '{key}' meant?"),
+        None => "; sigver --help lists the options, whose long names are the keys".to_owned(),
     }
 }
 
@@ -59,8 +64,13 @@ pub(super) fn add_values(
     for (key, value) in table {
         let option = OPTIONS.iter().find(|option| option.long == key && option.is_file_key());
         let Some(option) = option else {
+            let is_option = find_long(&key).is_some();
             let key = displayed(&key).into_owned();
-            return Err(ConfigFileError::UnknownKey { path, key });
+            return Err(match value {
+                _ if is_option => ConfigFileError::CommandLineOnly { path, key },
+                Value::Table(_) => ConfigFileError::Table { path, key },
+                _ => ConfigFileError::UnknownKey { path, key },
+            });
         };
         let texts = match texts(option, value) {
             Ok(texts) => texts,

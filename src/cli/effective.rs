@@ -1,5 +1,8 @@
 //! The configuration in force: a configuration file that has each value, with its source as a comment.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
+
 use toml::Value;
 
 use super::options::{OPTIONS, OptionSpec};
@@ -23,10 +26,28 @@ fn setting(option: &OptionSpec, values: &Values) -> (String, String) {
         Some(given) if given.texts.iter().any(|text| may_be_secret(&text.to_string_lossy())) => {
             (format!("# {key} = (not shown)"), source(&given.source))
         }
+        Some(given) if given.texts.iter().any(|text| has_password(text)) => (
+            format!("# {key} = {}", value(option, given)),
+            format!("{}, without its password", source(&given.source)),
+        ),
         Some(given) => (format!("{key} = {}", value(option, given)), source(&given.source)),
+        // In a file, it would be one more address to listen on.
+        None if ["host", "port"].contains(&key) && has_own_addresses(values) => {
+            (format!("# {key} = {}", scalar(option.default)), "not used, as listen is set".to_owned())
+        }
         None if option.default.is_empty() => (format!("# {key} ="), "not set".to_owned()),
         None => (format!("{key} = {}", scalar(option.default)), "default".to_owned()),
     }
+}
+
+/// Returns true if the addresses of `listen` are all to listen on.
+fn has_own_addresses(values: &Values) -> bool {
+    let is_given = |key| values.get(key).is_some_and(|given| !given.texts.is_empty());
+    is_given("listen") && !is_given("host") && !is_given("port")
+}
+
+fn has_password(text: &OsStr) -> bool {
+    matches!(without_password(&text.to_string_lossy()), Cow::Owned(_))
 }
 
 fn value(option: &OptionSpec, given: &GivenValue) -> String {

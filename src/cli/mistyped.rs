@@ -1,7 +1,7 @@
 //! Words among the arguments that are meant as commands, and environment variables that are meant as those of
 //! options. The Node.js servers ignored them all, and with them a typing error starts a public server.
 
-use super::options::OPTIONS;
+use super::options::{OPTIONS, OptionSpec};
 
 /// The commands, with `check-config`. A test in `tools` compares the names.
 pub(crate) const COMMANDS: &[&str] = &[
@@ -22,6 +22,9 @@ pub(crate) const COMMANDS: &[&str] = &[
 
 /// Smallest similarity, from 0 to 1, of a word that is treated as a mistyped command.
 const MIN_SIMILARITY: f64 = 0.85;
+
+/// Smallest similarity of a key of a configuration file. An unknown one is an error anyway.
+const MIN_KEY_SIMILARITY: f64 = 0.8;
 
 /// Returns what is meant by an operand that is no argument of a server, if it is recognised. `is_first` is
 /// true for the first argument of all. Names of files are operands of scripts of earlier versions, and so is
@@ -46,11 +49,7 @@ pub(super) fn meant_by(operand: &str, is_first: bool) -> Option<String> {
             if !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
                 return None;
             }
-            let similar = COMMANDS.iter().map(|command| (strsim::jaro_winkler(&word, command), *command));
-            let (similarity, command) = similar.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-            if similarity < MIN_SIMILARITY {
-                return None;
-            }
+            let command = most_similar(&word, COMMANDS.iter().copied(), MIN_SIMILARITY)?;
             if word == command && !is_first {
                 return Some(format!("a command comes first: sigver {command}"));
             }
@@ -60,17 +59,49 @@ pub(super) fn meant_by(operand: &str, is_first: bool) -> Option<String> {
     Some(advice.to_owned())
 }
 
+/// Returns the word that is most similar to another one, if it is similar enough, from 0 to 1.
+fn most_similar<'a>(
+    word: &str,
+    words: impl Iterator<Item = &'a str>,
+    min_similarity: f64,
+) -> Option<&'a str> {
+    let similar = words.map(|known| (strsim::jaro_winkler(word, known), known));
+    let best = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(similarity, _)| *similarity >= min_similarity).map(|(_, known)| known)
+}
+
+/// Returns a line about the option that is meant by an unknown one, after a line end; empty if none is
+/// similar.
+pub(super) fn suggested_option(unknown: &str) -> String {
+    let name = unknown.trim_start_matches('-');
+    let name = name.split('=').next().unwrap_or_default();
+    // Options of one letter are similar to many, and one that takes no value is known by its name.
+    if name.len() < 3 || OPTIONS.iter().any(|option| option.long == name && unknown.starts_with("--")) {
+        return String::new();
+    }
+    let options = || OPTIONS.iter().map(|option| option.long);
+    let by_case = options().find(|long| long.eq_ignore_ascii_case(name));
+    let similar = by_case.or_else(|| most_similar(name, options(), MIN_SIMILARITY));
+    similar.map(|long| format!("\n(is '--{long}' meant?)")).unwrap_or_default()
+}
+
+/// Returns the key of a configuration file that is meant by an unknown one, if there is a similar one.
+pub(super) fn similar_key(unknown: &str) -> Option<&'static str> {
+    let keys = OPTIONS.iter().filter(|option| option.is_file_key());
+    let keys = keys.map(|option: &'static OptionSpec| option.long);
+    most_similar(&unknown.replace('_', "-"), keys, MIN_KEY_SIMILARITY)
+}
+
 /// Returns the variable of an option that is meant by the name of one that no option has, if there is a
 /// similar one.
 pub(super) fn similar_variable(name: &str, value: &str) -> Option<String> {
     let rest = name.strip_prefix("SIGVER_")?;
-    let mut variables: Vec<String> = OPTIONS.iter().filter_map(|option| option.variable()).collect();
+    let variables: Vec<String> = OPTIONS.iter().filter_map(|option| option.variable()).collect();
     if variables.iter().any(|variable| variable == name) || describes_service(rest, value) {
         return None;
     }
-    let similarity = |variable: &String| strsim::jaro_winkler(rest, variable.trim_start_matches("SIGVER_"));
-    variables.retain(|variable| similarity(variable) >= MIN_SIMILARITY);
-    variables.into_iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)))
+    let names = variables.iter().map(|variable| variable.trim_start_matches("SIGVER_"));
+    most_similar(rest, names, MIN_SIMILARITY).map(|name| format!("SIGVER_{name}"))
 }
 
 /// Returns true for the variables that Kubernetes sets for a service called `sigver` or `sigver-admin`:

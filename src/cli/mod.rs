@@ -34,6 +34,9 @@ pub use help::{clap_command, markdown};
 /// First argument that has the configuration checked and printed instead of served.
 const CHECK_CONFIG: &str = "check-config";
 
+/// Longest configuration file, in bytes.
+pub const MAX_CONFIG_FILE: u64 = 1 << 20;
+
 /// Parts of the process that the command line depends on.
 #[derive(Clone, Copy)]
 pub struct ProcessInputs<'a> {
@@ -117,7 +120,8 @@ enum CliError {
     NotFirst(String),
     #[error("'{0}' is no argument of the server: {1}")]
     UnknownCommand(String, String),
-    #[error("unknown option '{0}'")]
+    /// The first line is that of upstream.
+    #[error("unknown option '{0}'{suggestion}", suggestion = mistyped::suggested_option(.0))]
     UnknownOption(String),
     #[error("option '{0}' argument '{1}' is invalid. {2}")]
     InvalidArgument(String, String, ValueError),
@@ -249,6 +253,12 @@ impl Invocation<'_> {
         let lists = values.get("protocol").into_iter().flat_map(|given| &given.texts);
         warnings.extend(lists.filter_map(|list| list.to_str()).flat_map(parse::protocol_warnings));
         warnings.extend(visible_password_warning(&config, values));
+        if config.bridge.is_without_effect(&config.protocol) {
+            warnings.push(
+                "warning: the bridge has no effect, as '--protocol <list>' names clients of one generation only"
+                    .to_owned(),
+            );
+        }
         match self.check {
             true => Outcome::Check(config, effective::text(values), warnings),
             false => Outcome::Run(config, warnings),
@@ -355,7 +365,10 @@ fn configure(values: &Values, env: &dyn Fn(&str) -> Option<String>) -> Result<Co
     for option in &OPTIONS {
         let Some(GivenValue { texts, source }) = values.get(option.long) else { continue };
         for value in texts {
-            apply(option, value, &mut draft).map_err(|error| {
+            let is_empty = value.is_empty() && !may_be_empty(option, source);
+            let applied = apply(option, value, &mut draft);
+            let applied = applied.and_then(|()| if is_empty { Err(ValueError::Empty) } else { Ok(()) });
+            applied.map_err(|error| {
                 let (name, value) = (option.display(), value.to_string_lossy());
                 // The reason may quote the value as well.
                 let error = if may_be_secret(&value) { ValueError::NotShown } else { error };
@@ -372,6 +385,17 @@ fn configure(values: &Values, env: &dyn Fn(&str) -> Option<String>) -> Result<Co
         }
     }
     Ok(draft.finish()?)
+}
+
+/// Returns true if an empty value of the option, if it is valid, means that the option is absent. A server
+/// whose certificate is in a variable that is not set would serve plain text.
+fn may_be_empty(option: &OptionSpec, source: &Source) -> bool {
+    match (source, option.effect) {
+        // As in `--ca "$CA"`: intermediate certificates are not always needed.
+        _ if option.long == "ca" => true,
+        (Source::CommandLine, _) | (Source::File(_), Effect::SetFile(_)) => false,
+        (Source::File(_) | Source::Environment(_) | Source::Signallerd(_), _) => true,
+    }
 }
 
 /// Parses one value into the configuration.

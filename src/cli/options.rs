@@ -64,10 +64,9 @@ pub(super) enum Effect {
     Ignored,
     /// Parses the value into the configuration.
     Set(fn(&mut Draft, &str) -> Result<(), ValueError>),
-    /// The same; an empty value means that the option is absent.
+    /// The same; an empty value, which only some sources may have, means that the option is absent.
     SetUnlessEmpty(fn(&mut Draft, &str) -> Result<(), ValueError>),
-    /// Sets a file name, which need not be Unicode; an empty one means that the option is absent, as in `--ca
-    /// "$CA"`.
+    /// Sets a file name, which need not be Unicode; an empty one means the same.
     SetFile(fn(&mut Draft) -> &mut Option<PemSource>),
 }
 

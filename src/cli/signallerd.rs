@@ -232,7 +232,7 @@ mod tests {
                 "",
                 "option '--compat-cli <name>' argument '' is invalid. It must be sigver or signallerd.",
             ),
-            (&["--compat-clix"], "", "unknown option '--compat-clix'"),
+            (&["--compat-clix"], "", "unknown option '--compat-clix'\n(is '--compat-cli' meant?)"),
             (
                 &[],
                 "x",

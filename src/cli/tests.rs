@@ -14,6 +14,7 @@ use crate::config::{
 mod access;
 mod cluster;
 mod config_file;
+mod empty;
 
 /// The text of sigver 20.1.0 (measured), up to the options that it does not have.
 const ORIGINAL_HELP: &str = r#"Usage: sigver [options]
@@ -139,15 +140,16 @@ fn version_ends_the_arguments() {
 fn usage_errors_are_those_of_upstream() {
     for (args, message) in [
         (&["--foo"][..], "error: unknown option '--foo'"),
+        (&["--max-mesage=5"], "error: unknown option '--max-mesage=5'\n(is '--max-message' meant?)"),
         (&["--foo=bar"], "error: unknown option '--foo=bar'"),
         (&["-x"], "error: unknown option '-x'"),
         (&["-xp", "9000"], "error: unknown option '-xp'"),
         (&["-xV"], "error: unknown option '-xV'"),
-        (&["--por", "9000"], "error: unknown option '--por'"),
-        (&["--PORT"], "error: unknown option '--PORT'"),
-        (&["--no-port"], "error: unknown option '--no-port'"),
+        (&["--por", "9000"], "error: unknown option '--por'\n(is '--port' meant?)"),
+        (&["--PORT"], "error: unknown option '--PORT'\n(is '--port' meant?)"),
+        (&["--no-port"], "error: unknown option '--no-port'\n(is '--node-port' meant?)"),
         (&["--h"], "error: unknown option '--h'"),
-        (&["---help"], "error: unknown option '---help'"),
+        (&["---host"], "error: unknown option '---host'"),
         (&["--=x"], "error: unknown option '--=x'"),
         (&["--help=foo"], "error: unknown option '--help=foo'"),
         (&["--version=foo"], "error: unknown option '--version=foo'"),
@@ -166,7 +168,7 @@ fn usage_errors_are_those_of_upstream() {
         (&["-sw"], "error: option '-w, --wsLib <value>' argument missing"),
         (&["-sx"], "error: unknown option '-x'"),
         (&["--secure=1"], "error: unknown option '--secure=1'"),
-        (&["--wslib", "ws"], "error: unknown option '--wslib'"),
+        (&["--wslib", "ws"], "error: unknown option '--wslib'\n(is '--wsLib' meant?)"),
         (
             &["-p", "1", "--compat-cli", "sigver"],
             "error: option '--compat-cli <name>' must be the first argument",
@@ -187,7 +189,6 @@ fn values_are_split_as_upstream() {
     assert_eq!(address(&config(&["-p", "abc", "-p", "9000"], &[])), ("0.0.0.0".into(), 9000));
     assert_eq!(address(&config(&["-h::1"], &[])).0, "::1");
     assert_eq!(address(&config(&["-h", "-V"], &[])).0, "-V");
-    assert_eq!(address(&config(&["--host="], &[])).0, "");
 }
 
 #[test]
@@ -271,8 +272,6 @@ fn every_option_reaches_the_configuration() {
         ("trusted-proxies", "10.0.0.0/8,unix"),
         ("proxy-protocol", "required"),
         ("auth", "callout:http://a/b"),
-        ("auth-jwt-claim", "rooms"),
-        ("auth-jwt-audience", "sigver"),
         ("auth-callout-timeout", "30"),
         ("auth-callout-cache", "31"),
         ("client-ca", "o.pem"),
@@ -346,14 +345,6 @@ fn errors_name_the_value_and_its_source() {
          It must be off, or a whole number of connections from 1 to 4294967295."
     );
     assert!(failure(&["-k", "key.pem"], &[]).starts_with("error: '-k, --key <file path>' was given without"));
-}
-
-#[test]
-fn empty_files_and_variables_are_absent() {
-    assert_eq!(config(&["-k", "", "--cert=", "-a", ""], &[]).tls, None);
-    assert_eq!(config(&["-k", "k", "-c", "c", "-a", ""], &[]).tls.map(|tls| tls.ca), Some(None));
-    assert!(failure(&["-k", "k", "-c", ""], &[]).contains("add '-c, --cert <file path>'"));
-    assert_eq!(config(&[], &[("SIGVER_PORT", ""), ("SIGVER_HOST", "")]), defaults());
 }
 
 #[test]
@@ -435,7 +426,7 @@ fn command_lines_of_every_release_are_accepted() {
 fn unsupported_uses_of_earlier_options_fail() {
     let not_secure = format!("error: {}", CliError::NotSecure);
     assert_eq!(failure(&["-s"], &[]), not_secure);
-    assert_eq!(failure(&["--secure", "-k", "", "-c", ""], &[]), not_secure);
+    assert_eq!(failure(&["--secure"], &[("SIGVER_KEY", ""), ("SIGVER_CERT", "")]), not_secure);
     assert!(failure(&["-s", "-k", "k"], &[]).contains("add '-c, --cert <file path>'"));
     assert_eq!(
         failure(&["-t", "both"], &[]),

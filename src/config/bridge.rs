@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use super::{AdminSocketPath, ConfigError};
-use crate::protocol::detect::RoomPolicy;
+use crate::protocol::detect::{ProtocolSet, RoomPolicy};
 
 /// Settings of the bridge between the generations of clients. By default there is none.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +124,11 @@ impl BridgeConfig {
     /// Returns the keys whose rooms are bridged.
     pub(super) fn bridged_rooms(&self) -> RoomPolicy {
         if self.is_enabled() { self.rooms.clone() } else { RoomPolicy::Shared }
+    }
+
+    /// Returns true if there can be a bridge, but all clients are of one generation, by the releases served.
+    pub(crate) fn is_without_effect(&self, protocol: &ProtocolSet) -> bool {
+        self.is_enabled() && protocol.releases.peer_protocols().count_ones() < 2
     }
 
     /// Checks the settings against each other.

@@ -55,16 +55,18 @@ impl ClusterConfig {
     /// # Errors
     /// [`ConfigError::ClusterNotBuilt`] or [`ConfigError::NodeWithoutCluster`].
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let ClusterConfig { url, password_file, name: _, node_address, node_port, node_name, engine_loss: _ } =
+        let ClusterConfig { url, password_file, name, node_address, node_port, node_name, engine_loss } =
             self;
         if cfg!(not(feature = "cluster")) && url.is_some() {
             return Err(ConfigError::ClusterNotBuilt);
         }
         let given = [
             ("cluster-password-file", password_file.is_some()),
+            ("cluster-name", name != DEFAULT_CLUSTER_NAME),
             ("node-address", node_address.is_some()),
             ("node-port", node_port.is_some()),
             ("node-name", node_name.is_some()),
+            ("engine-loss", *engine_loss != EngineLoss::default()),
         ];
         if url.is_none()
             && let Some((option, _)) = given.iter().find(|(_, is_given)| *is_given)
@@ -142,7 +144,7 @@ impl EngineUrl {
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let error = || {
             ValueError::Word(
-                "redis://[user[:password]@]host[:port], rediss://… for TLS, or \
+                "redis://[user[:password]@]host[:port][/number], rediss://… for TLS, or \
                  redis+sentinel://host[:port],…/primary",
             )
         };
@@ -155,7 +157,7 @@ impl EngineUrl {
             return Err(error());
         }
         let servers = match (scheme, scheme.strip_suffix("+sentinel")) {
-            ("redis" | "rediss", _) => EngineServers::Single(text.to_owned()),
+            ("redis" | "rediss", _) if names_database(hosts) => EngineServers::Single(text.to_owned()),
             (_, Some(base @ ("redis" | "rediss"))) => {
                 let named = hosts.split_once('/').filter(|(_, primary)| !primary.is_empty());
                 let (hosts, primary) = named.ok_or_else(error)?;
@@ -191,6 +193,13 @@ impl fmt::Debug for EngineUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EngineUrl({self})")
     }
+}
+
+/// Returns true if the path behind a host is absent or the number of a database. A query may follow.
+fn names_database(host: &str) -> bool {
+    let path = host.split_once('/').map_or("", |(_, path)| path);
+    let path = path.split('?').next().unwrap_or_default();
+    path.is_empty() || path.parse::<u32>().is_ok()
 }
 
 /// Host and port at which other nodes reach this one.
@@ -298,6 +307,9 @@ mod tests {
         let servers = ["rediss://u:p@a:26379", "rediss://u:p@b:1", "rediss://u:p@c:26379"];
         let servers = servers.map(str::to_owned).to_vec();
         assert!(*sentinels.servers() == EngineServers::Sentinels(servers, "main".to_owned()));
+        for url in ["redis://h/", "redis://h/15", "rediss://u:p/q@h:1/2?protocol=resp3"] {
+            assert!(EngineUrl::parse(url).is_ok(), "{url}");
+        }
         for url in [
             "",
             "127.0.0.1",
@@ -306,6 +318,8 @@ mod tests {
             "redis://",
             "redis://u:p@",
             "redis://:6379",
+            "redis://h/name",
+            "redis://h/1/2",
             "redis+sentinel://a,b",
         ] {
             assert!(EngineUrl::parse(url).is_err(), "{url}");
@@ -335,6 +349,10 @@ mod tests {
         assert_eq!(config.check(), Err(ConfigError::NodeWithoutCluster("node-port")));
         let url = Some(EngineUrl::parse("redis://h").unwrap());
         assert_eq!(ClusterConfig { url, ..config }.check(), Ok(()));
+        let config = ClusterConfig { name: "blue".to_owned(), ..ClusterConfig::default() };
+        assert_eq!(config.check(), Err(ConfigError::NodeWithoutCluster("cluster-name")));
+        let config = ClusterConfig { engine_loss: EngineLoss::Close, ..ClusterConfig::default() };
+        assert_eq!(config.check(), Err(ConfigError::NodeWithoutCluster("engine-loss")));
         assert_eq!(ClusterConfig::default().check(), Ok(()));
     }
 

@@ -7,6 +7,7 @@ mod access;
 mod admin_socket;
 mod bridge;
 mod cluster;
+pub(crate) mod io_text;
 pub mod limits;
 mod listen_address;
 mod log_format;
@@ -356,6 +357,14 @@ pub enum ConfigError {
     /// There is no proxy whose header could be believed.
     #[error("'--proxy-protocol' needs the addresses of the proxies: add '--trusted-proxies <list>'")]
     ProxyProtocolWithoutProxies,
+    /// A setting of tokens of another kind than clients need, if they need any.
+    #[error("'--{option}' is for '--auth {method}': add that, or remove it")]
+    AuthMethodMissing {
+        /// Long name of the option.
+        option: &'static str,
+        /// Notation of the method.
+        method: &'static str,
+    },
     /// A setting of a node without a cluster.
     #[error("'--{0}' is for the node of a cluster: add '--cluster <url>', or remove it")]
     NodeWithoutCluster(&'static str),

@@ -95,6 +95,9 @@ pub enum ValueError {
     /// The text looks like a secret, so that no parser's error may quote it.
     #[error("It looks like a key or a token.")]
     NotShown,
+    /// The text is empty, where a value may be empty but is not by itself.
+    #[error("It is empty, as a variable of a shell that is not set: give a value, or remove the option.")]
+    Empty,
     /// The value is no text.
     #[error("It is not Unicode.")]
     NotUnicode,

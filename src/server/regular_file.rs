@@ -23,6 +23,15 @@ pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Returns the text of a file of at most `max` bytes.
+///
+/// # Errors
+/// Those of [`read`], and content that is not UTF-8.
+pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
+    let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text");
+    String::from_utf8(read(path, max)?).map_err(not_text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +42,9 @@ mod tests {
         fs::write(&path, "12345").unwrap();
         assert_eq!(read(&path, 5).unwrap(), b"12345");
         assert_eq!(read(&path, 4).unwrap_err().to_string(), "it has more than 4 bytes");
+        assert_eq!(read_text(&path, 5).unwrap(), "12345");
+        fs::write(&path, b"\xff").unwrap();
+        assert_eq!(read_text(&path, 5).unwrap_err().to_string(), "it is not UTF-8 text");
         fs::remove_file(&path).unwrap();
         assert_eq!(read(&path, 5).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

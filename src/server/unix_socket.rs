@@ -9,6 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::config::io_text::create_error_text;
 use crate::config::redact::displayed_path;
 use crate::socket_user::is_owner_or_root;
 
@@ -29,7 +30,7 @@ pub enum UnixSocketError {
     #[error("{}: there is a file that is no socket", displayed_path(.0))]
     NotASocket(PathBuf),
     /// The socket cannot be created.
-    #[error("cannot open {}: {source}", displayed_path(path))]
+    #[error("cannot open {}: {}", displayed_path(path), create_error_text(source))]
     Io {
         /// Path of the socket.
         path: PathBuf,

@@ -28,8 +28,9 @@ pub(super) const PROXY_PROTOCOL: OptionSpec = set("proxy-protocol", "off|optiona
 })
 .help(
     Access,
-    "PROXY protocol (version 1 or 2) of --trusted-proxies, in front of TLS: they may send a header with the address \
-     of the client, or each connection has to be theirs and begin with one",
+    "PROXY protocol (version 1 or 2), in front of TLS. optional: a connection of --trusted-proxies may begin with a \
+     header, which has the address of the client; others may connect without one. required: only --trusted-proxies \
+     may connect, each time with a header",
 );
 
 pub(super) const CLIENT_CA: OptionSpec = file("client-ca", |d| &mut d.client_ca).help(

@@ -23,7 +23,8 @@ pub(super) const CLUSTER_PASSWORD_FILE: OptionSpec = OptionSpec::new(
 )
 .help(
     Cluster,
-    "File whose first line is the password for --cluster, which a list of processes does not show",
+    "File whose first line is the password for --cluster, in place of one in the URL; a list of processes does not \
+     show it",
 );
 
 pub(super) const CLUSTER_NAME: OptionSpec = set("cluster-name", "name", DEFAULT_CLUSTER_NAME, |d, v| {
@@ -61,6 +62,6 @@ pub(super) const ENGINE_LOSS: OptionSpec = set("engine-loss", "continue|refuse-n
 })
 .help(
     Cluster,
-    "When Redis has not answered for eight seconds: rooms go on, and clients that would open one wait eight \
-     seconds before they are closed with 1013; or one second; or all rooms of the node are closed as well, with 1012",
+    "After eight seconds without an answer of Redis: clients that would open a room are closed with 1013. continue: \
+     after a wait of 8 s. refuse-new: after 1 s. close: after 1 s, and all rooms of the node are closed with 1012",
 );

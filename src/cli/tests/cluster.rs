@@ -41,7 +41,8 @@ fn passwords_of_the_engine_are_not_shown() {
     let Outcome::Check(_, text, _) = called("sigver", &["check-config"], &[("SIGVER_CLUSTER", url)]) else {
         panic!("not checked")
     };
-    assert!(text.contains(r#"cluster = "redis://sigver:***@redis.example.org""#), "{text}");
+    let line = r#"# cluster = "redis://sigver:***@redis.example.org""#;
+    assert!(text.contains(line) && text.contains("SIGVER_CLUSTER, without its password"), "{text}");
     let message = failure(&["--cluster", "mysql://sigver:hush@h"], &[]);
     assert!(message.contains("mysql://sigver:***@h") && message.contains("redis://"), "{message}");
 }

@@ -65,7 +65,9 @@ fn errors_of_the_file_name_it_and_quote_no_value() {
             "zzz = 1",
             "has an unknown key 'zzz'; sigver --help lists the options, whose long names are the keys",
         ),
-        ("config = \"b\"", "has an unknown key 'config'"),
+        ("config = \"b\"", "has the key 'config', which is an option of the command line only"),
+        ("secure = true", "has the key 'secure', which is an option of the command line only"),
+        ("[server]\nport = 1", "has the table 'server': all keys are outside of tables"),
         (
             "port = 1.5",
             "has a value of the wrong type for 'port': it must be a string, a whole number, true or false",
@@ -91,7 +93,7 @@ fn errors_of_the_file_name_it_and_quote_no_value() {
     );
     let unreadable = with_file("sigver", &["--config", "none.toml"], &[], "");
     let Outcome::Fail(text) = unreadable else { panic!("{unreadable:?}") };
-    assert!(text.starts_with("error: cannot read the configuration file none.toml: "), "{text}");
+    assert_eq!(text, "error: cannot read the configuration file none.toml: there is no such file");
 }
 
 #[test]
@@ -115,6 +117,18 @@ fn check_config_prints_a_file_of_the_same_meaning() {
 }
 
 #[test]
+fn addresses_that_are_not_listened_on_are_comments() {
+    let outcome = with_env(&["check-config", "--listen", "127.0.0.1:9", "--listen=unix:/a"], &[]);
+    let Outcome::Check(config, text, _) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(config.listen.len(), 2);
+    assert!(text.contains("\n# port = 8000 ") && text.contains("  # not used, as listen is set\n"), "{text}");
+    let Outcome::Run(again, _) = with_file("sigver", &["--config=sigver.toml"], &[], &text) else {
+        panic!("{text}")
+    };
+    assert_eq!(again, config);
+}
+
+#[test]
 fn listen_replaces_the_default_address_and_adds_to_a_given_one() {
     let unix = ListenAddress::Unix("/a".into());
     assert_eq!(config(&["--listen", "unix:/a"], &[]).listen, std::slice::from_ref(&unix));
@@ -127,5 +141,18 @@ fn listen_replaces_the_default_address_and_adds_to_a_given_one() {
     assert!(
         failure(&["--listen", "80"], &[])
             .contains("--listen <address>' argument '80' is invalid. It must be an address")
+    );
+}
+
+#[test]
+fn bridge_between_clients_of_one_generation_is_warned_about() {
+    let args = |protocol| ["--bridge-socket", "b.sock", "--protocol", protocol];
+    for protocol in ["auto", "sigver-7,sigver-20"] {
+        assert!(warned(&args(protocol), &[]).1.is_empty(), "{protocol}");
+    }
+    let (_, warnings) = warned(&args("sigver-20"), &[]);
+    assert_eq!(
+        warnings,
+        ["warning: the bridge has no effect, as '--protocol <list>' names clients of one generation only"]
     );
 }

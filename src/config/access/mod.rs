@@ -29,12 +29,12 @@ impl AccessConfig {
     /// Checks the settings against each other.
     ///
     /// # Errors
-    /// [`ConfigError::ProxyProtocolWithoutProxies`].
+    /// [`ConfigError::ProxyProtocolWithoutProxies`] or [`ConfigError::AuthMethodMissing`].
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if self.proxy_protocol != ProxyProtocol::Off && self.trusted_proxies.is_empty() {
             return Err(ConfigError::ProxyProtocolWithoutProxies);
         }
-        Ok(())
+        self.auth.check()
     }
 
     /// Returns the long names of all options of access, each with true if its value differs in `other`.

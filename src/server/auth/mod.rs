@@ -14,6 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thiserror::Error;
 
+use crate::config::io_text::read_error_text;
 use crate::config::redact::displayed_path;
 use crate::config::{AuthConfig, AuthMethod};
 use crate::server::address_table::ClientNetwork;
@@ -34,7 +35,7 @@ const MAX_FILE: u64 = 16 << 20;
 #[non_exhaustive]
 pub enum AuthError {
     /// A file cannot be read.
-    #[error("cannot read the file of --auth, {path}: {source}", path = displayed_path(path))]
+    #[error("cannot read the file of --auth, {}: {}", displayed_path(path), read_error_text(source))]
     Read {
         /// Path of the file.
         path: PathBuf,

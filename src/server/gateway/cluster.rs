@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::net::UdpSocket;
 
 use super::frontend::Frontend;
+use crate::config::io_text::read_error_text;
 use crate::config::redact::displayed_path;
 use crate::config::{ClusterConfig, Config};
 use crate::server::cluster::{ClusterNode, EngineAddress, EngineError, NodeSettings};
@@ -22,7 +23,11 @@ const MAX_PASSWORD_FILE: u64 = 64 * 1024;
 #[non_exhaustive]
 pub enum ClusterError {
     /// The file with the password cannot be read.
-    #[error("cannot read the file of --cluster-password-file, {path}: {source}", path = displayed_path(path))]
+    #[error(
+        "cannot read the file of --cluster-password-file, {}: {}",
+        displayed_path(path),
+        read_error_text(source)
+    )]
     PasswordFile {
         /// Path of the file.
         path: PathBuf,
@@ -50,13 +55,22 @@ pub enum ClusterError {
     #[error("cannot find out where other nodes reach this one ({0}): add '--node-address <host>'")]
     NoAddress(#[source] io::Error),
     /// The port for nodes cannot be listened on.
-    #[error("cannot listen on {address} for other nodes: {source}")]
+    #[error("cannot listen on {address} for other nodes: {}", listen_error_text(source))]
     Listen {
         /// Address and port.
         address: SocketAddr,
         /// Cause.
         source: io::Error,
     },
+}
+
+fn listen_error_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use; choose another one with '--node-port <number>'".to_owned()
+        }
+        _ => read_error_text(error),
+    }
 }
 
 /// Returns the engine of the configuration; `None` if there is none.
@@ -118,8 +132,7 @@ impl Frontend {
 }
 
 fn read_password(path: &Path) -> Result<String, ClusterError> {
-    let text = regular_file::read(path, MAX_PASSWORD_FILE)
-        .and_then(|text| String::from_utf8(text).map_err(io::Error::other))
+    let text = regular_file::read_text(path, MAX_PASSWORD_FILE)
         .map_err(|source| ClusterError::PasswordFile { path: path.to_owned(), source })?;
     let password = first_line(&text).ok_or_else(|| ClusterError::NoPassword(path.to_owned()))?;
     if is_readable_by_others(path) {

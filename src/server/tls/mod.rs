@@ -25,6 +25,7 @@ pub(crate) use self::client_auth::handshake_failure;
 use self::pem::PemError;
 use self::pem::Section;
 pub(crate) use self::reloadable::ReloadableTls;
+use crate::config::io_text::read_error_text;
 use crate::config::{PemSource, TlsFiles};
 use crate::server::regular_file;
 
@@ -36,7 +37,7 @@ const MAX_FILE: u64 = 1 << 20;
 #[non_exhaustive]
 pub enum TlsError {
     /// A file is missing or not readable.
-    #[error("cannot read the {role} {path}: {}", io_text(source))]
+    #[error("cannot read the {role} {path}: {}", read_error_text(source))]
     Read {
         /// Role of the file.
         role: FileRole,
@@ -320,15 +321,6 @@ fn read(role: FileRole, path: &PemSource) -> Result<Vec<u8>, TlsError> {
 
 fn content(role: FileRole, path: &PemSource, source: ContentError) -> TlsError {
     TlsError::Content { role, path: path.clone(), source }
-}
-
-fn io_text(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]

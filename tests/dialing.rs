@@ -219,9 +219,9 @@ async fn unusable_trusted_certificates_are_explained() {
     let key = server.cert.with_extension("key");
     for (file, problem) in [
         (key.to_str().unwrap(), "there is no certificate in it"),
-        ("/nonexistent", "No such file or directory"),
+        ("/nonexistent", "there is no such file"),
         ("/dev/null", "there is no certificate in it"),
-        ("/", "Is a directory"),
+        ("/", "it is a directory"),
         // Longer than any, and not read in part.
         ("/dev/zero", "it has more than 8 MiB"),
     ] {
@@ -258,7 +258,7 @@ async fn tools_show_a_token_and_never_print_it() {
     }
     let (code, out, _) = run(&["probe", &url]).await;
     assert_eq!(code, Some(1), "{out}");
-    assert!(out.contains("not recognised, as connections were refused"), "{out}");
+    assert!(out.contains("what it speaks is not known, as connections were refused"), "{out}");
     assert!(out.contains("refused with HTTP 401") && out.contains("--token"), "{out}");
 }
 
@@ -271,7 +271,8 @@ async fn probe_is_not_certain_when_connections_are_refused() {
     assert_eq!(errors, "");
     assert!(out.contains("refused with HTTP 429: too many connections of one address"), "{out}");
     assert!(!out.contains("certain") && !out.contains("all dialects"), "{out}");
-    let (_, out, _) = run(&["probe", &url, "--json"]).await;
+    let (code, out, _) = run(&["probe", &url, "--json"]).await;
+    assert_eq!(code, Some(1), "{out}");
     let out: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(out["refused"]["429"].as_u64().unwrap() > 0, "{out}");
     assert!(["incomplete", "none"].contains(&out["confidence"].as_str().unwrap()), "{out}");

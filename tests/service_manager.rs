@@ -88,6 +88,20 @@ async fn healthcheck_answers_by_its_exit_code() {
     let mut by_environment = sigver(&["healthcheck"]);
     by_environment.env("SIGVER_PORT", &port).env("SIGVER_HOST", "0.0.0.0");
     assert!(soon("the end", by_environment.status()).await.unwrap().success());
+    let config = std::env::temp_dir().join(format!("sigver-healthcheck-{port}.toml"));
+    std::fs::write(&config, format!("host = \"127.0.0.1\"\nport = {port}\n")).unwrap();
+    let listen = format!("unix:/nonexistent,127.0.0.1:{port}");
+    for (name, value) in [("SIGVER_LISTEN", &*listen), ("SIGVER_CONFIG", config.to_str().unwrap())] {
+        let mut by_environment = sigver(&["healthcheck"]);
+        by_environment.env(name, value);
+        assert!(soon("the end", by_environment.status()).await.unwrap().success(), "{name}");
+    }
+    std::fs::remove_file(&config).unwrap();
+    let without_port =
+        sigver(&["healthcheck"]).env("SIGVER_LISTEN", "unix:/nonexistent").output().await.unwrap();
+    let error = String::from_utf8(without_port.stderr).unwrap();
+    assert_eq!(without_port.status.code(), Some(2), "{error}");
+    assert!(error.contains("on no TCP port that is known: give it with --port"), "{error}");
 
     let (code, output, error) = run(&["healthcheck", "--url", &format!("{url}/no/such/page")]).await;
     assert_eq!((code, &output[..]), (Some(1), ""));
@@ -112,6 +126,21 @@ async fn healthcheck_of_a_server_that_hangs_times_out() {
     let (code, _, error) = run(&["healthcheck", "-p", &port, "--timeout", "1"]).await;
     assert_eq!(code, Some(1));
     assert_eq!(error, format!("unhealthy: http://127.0.0.1:{port} does not answer within 1 seconds\n"));
+}
+
+#[tokio::test]
+async fn healthcheck_of_a_server_that_answers_proxies_only_names_the_admin_listener() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let server = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await);
+        }
+    });
+    let (code, _, error) = run(&["healthcheck", "-p", &port]).await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("'--proxy-protocol required'") && error.contains("--url"), "{error}");
+    server.abort();
 }
 
 #[tokio::test]

@@ -239,7 +239,7 @@ async fn sigusr1_prints_status_on_stderr() {
         assert_ne!(soon("the status", served.stderr.read_line(&mut text)).await.unwrap(), 0, "{text}");
     }
     assert!(text.starts_with(concat!("sigver ", env!("CARGO_PKG_VERSION"), " on 127.0.0.1:")), "{text}");
-    assert!(text.contains("\nconnections: 2 active, 2 in total\n"), "{text}");
+    assert!(text.contains("\nconnections of sigver clients: 2 active, 2 in total\n"), "{text}");
     assert!(text.contains("\nrooms: 1; 0 with more than one dialect"), "{text}");
     assert!(!text.contains(KEY), "{text}");
     drop(peers);

@@ -1,17 +1,20 @@
 //! `sigver healthcheck`: tests that a gateway answers, by its exit code: for Docker, systemd and scripts.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::dial::{ConnectError, Target, TrustArgs, error_chain};
+use super::dial::{ConnectError, Target, TrustArgs, UNANSWERED, error_chain};
 use super::status;
-use crate::config::{DEFAULT_PORT, parse};
+use crate::cli::{self, Outcome, ProcessInputs};
+use crate::config::{ListenAddress, parse};
 use crate::output;
-use crate::server::RefusalCause;
+use crate::server::{RefusalCause, regular_file};
 
 /// Most bytes of an answer that are read.
 const MAX_ANSWER: u64 = 1024;
@@ -19,7 +22,7 @@ const MAX_ANSWER: u64 = 1024;
 /// Arguments of `sigver healthcheck`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HealthcheckArgs {
-    /// Port of the gateway, as given by its --port or SIGVER_PORT [default: 8000]
+    /// Port of the gateway [default: that of its environment and of the file of SIGVER_CONFIG, or 8000]
     #[arg(short, long, value_name = "number", value_parser = parse::port, conflicts_with = "url")]
     port: Option<u16>,
     /// URL to request instead; with https, its certificate has to be trusted
@@ -83,24 +86,73 @@ pub(crate) async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
     match checked.unwrap_or_else(|_| Err(late())) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            output::print_error(format_args!("unhealthy: {}", error_chain(&error)));
+            output::print_error(format_args!("unhealthy: {}{}", error_chain(&error), error.advice()));
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-/// Returns the URL of the server on this machine with the given port, or those of its environment.
+/// Returns the URL of the server on this machine, whose configuration is that of this environment, but for
+/// the port if one is given.
 fn url_of_server(port: Option<u16>) -> anyhow::Result<String> {
-    let port = status::port_of_server(port)?.unwrap_or(DEFAULT_PORT);
-    let host = status::env("SIGVER_HOST").filter(|host| {
-        // The address of all interfaces is none to connect to.
-        !host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
-    });
-    Ok(match host {
-        Some(host) if host.contains(':') => format!("http://[{host}]:{port}"),
-        Some(host) => format!("http://{host}:{port}"),
-        None => format!("http://127.0.0.1:{port}"),
+    let (host, port) = match (port, configured_address()) {
+        (None, configured) => configured?,
+        (Some(port), Ok((host, _))) => (host, port),
+        // The server has another configuration.
+        (Some(port), Err(_)) => (String::new(), port),
+    };
+    // The address of all interfaces is none to connect to.
+    let is_every = |host: &str| host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+    Ok(match host.trim_start_matches('[').trim_end_matches(']') {
+        host if host.is_empty() || is_every(host) => format!("http://127.0.0.1:{port}"),
+        host if host.contains(':') => format!("http://[{host}]:{port}"),
+        host => format!("http://{host}:{port}"),
     })
+}
+
+/// Returns the host and the port of the first TCP address on which a server of this environment listens.
+fn configured_address() -> anyhow::Result<(String, u16)> {
+    let inputs = ProcessInputs {
+        env: &status::env,
+        env_names: &Vec::new,
+        read_file: &|path| regular_file::read_text(path, cli::MAX_CONFIG_FILE),
+    };
+    let config = match cli::parse("sigver".as_ref(), [], inputs) {
+        Outcome::Run(config, _) | Outcome::Check(config, ..) => config,
+        Outcome::Fail(text) | Outcome::UsageError(text) | Outcome::Print(text) => {
+            let text = text.lines().next().unwrap_or_default();
+            bail!("the configuration of this environment: {}", text.trim_start_matches("error: "))
+        }
+    };
+    let address = config.listen.into_iter().find_map(|address| match address {
+        ListenAddress::Tcp { host, port } => Some((host, port)),
+        _ => None,
+    });
+    address.context(
+        "a server of this environment listens on no TCP port that is known: give it with --port, or ask the admin \
+         listener with --url",
+    )
+}
+
+impl HealthcheckError {
+    /// Returns what may help, after a semicolon.
+    fn advice(&self) -> &'static str {
+        let is_closed = match self {
+            HealthcheckError::Connect(ConnectError::Network { source, .. })
+            | HealthcheckError::Io { source, .. } => {
+                matches!(source.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
+            }
+            HealthcheckError::Connect(ConnectError::NotHttp { problem, .. }) => *problem == UNANSWERED,
+            _ => false,
+        };
+        match is_closed {
+            true => {
+                "; with '--proxy-protocol required', a server answers its proxies only: ask its admin listener \
+                 with --url"
+            }
+            false => "",
+        }
+    }
 }
 
 /// Asks a server, and returns its answer.

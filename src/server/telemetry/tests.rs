@@ -166,15 +166,16 @@ fn text_is_tables() {
     let expected = format!(
         "\
 sigver {} on 0.0.0.0:8000, since 1970-01-01T00:00:00Z (1 d 1 h ago)
-connections: 1 active, 1 in total
+connections of sigver clients: 1 active, 1 in total
 
 dialect     active  total  last seen  possible
 sigver-7.6  0       0      never      1
 sigver-9    1       1      now        0
 
-rooms: 3; 2 with more than one dialect, 1 with more than one generation (7 ever)
+rooms: 3; 2 with more than one dialect, 1 with more than one generation
 00000012  sigver-9 2, sigver-20 1 (2 generations)
 00000014  sigver-19 1, sigver-20 1
+rooms since the start that connected different generations: 7
 ",
         env!("CARGO_PKG_VERSION")
     );
@@ -199,7 +200,7 @@ sigver-20         0       0      never      0         0      never      20.0.0, 
 fn text_has_only_what_there_is() {
     let text = render(&report(&Telemetry::new()), Format::Text);
     let lines: Vec<&str> = text.lines().skip(1).collect();
-    assert_eq!(lines, ["connections: 0 active, 0 in total", "", "rooms: 0"], "{text}");
+    assert_eq!(lines, ["connections of sigver clients: 0 active, 0 in total", "", "rooms: 0"], "{text}");
     let mut troubled = report(&Telemetry::new());
     troubled.refused = vec![(RefusalCause::ForeignOrigin, 3), (RefusalCause::ProxyHeader, 0)];
     let counts = LogCounts::default();

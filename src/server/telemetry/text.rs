@@ -19,7 +19,7 @@ struct Table {
 pub(super) fn render(report: &Report) -> String {
     // Writing to a string does not fail.
     let mut out = format!(
-        "sigver {} on {}, since {} ({} ago)\n{}connections: {} active, {} in total\n\n",
+        "sigver {} on {}, since {} ({} ago)\n{}connections of sigver clients: {} active, {} in total\n\n",
         report.version,
         report.address,
         report.started,
@@ -109,11 +109,11 @@ fn count_cells(count: CountReport, time: UnixSeconds) -> [String; 3] {
 
 fn push_rooms(out: &mut String, rooms: &RoomsReport) {
     let _ = write!(out, "rooms: {}", rooms.total);
-    if rooms.total > 0 || rooms.mixed_generations_ever > 0 {
+    if rooms.total > 0 {
         let _ = write!(
             out,
-            "; {} with more than one dialect, {} with more than one generation ({} ever)",
-            rooms.mixed, rooms.mixed_generations, rooms.mixed_generations_ever
+            "; {} with more than one dialect, {} with more than one generation",
+            rooms.mixed, rooms.mixed_generations
         );
     }
     out.push('\n');
@@ -129,6 +129,13 @@ fn push_rooms(out: &mut String, rooms: &RoomsReport) {
     }
     if rooms.list.len() > shown {
         let _ = writeln!(out, "and {} more: sigver status --rooms", rooms.list.len() - shown);
+    }
+    if rooms.mixed_generations_ever > 0 {
+        let _ = writeln!(
+            out,
+            "rooms since the start that connected different generations: {}",
+            rooms.mixed_generations_ever
+        );
     }
 }
 

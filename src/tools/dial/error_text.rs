@@ -48,6 +48,9 @@ pub fn io_error_text(error: &io::Error) -> String {
         ErrorKind::ConnectionRefused => "connection refused: no program listens there".to_owned(),
         ErrorKind::ConnectionReset => "the connection was reset".to_owned(),
         ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
+        // Of a file with certificates or a token.
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => {
             let text = error.to_string();
             let text = text.split(" (os error ").next().unwrap_or_default();

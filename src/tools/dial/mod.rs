@@ -37,6 +37,9 @@ use crate::config::redact::displayed;
 /// Time limit of each of: the TCP connection, the TLS handshake, the WebSocket handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Behaviour of a server that ends a connection at once.
+pub(super) const UNANSWERED: &str = "closed the connection without an answer";
+
 /// A server, as its URL names it.
 #[derive(Clone)]
 pub struct Target {
@@ -284,8 +287,7 @@ impl Target {
 
     /// Returns the error of a connection that the server closes without an answer.
     pub(crate) fn unanswered(&self) -> ConnectError {
-        let problem = "closed the connection without an answer";
-        ConnectError::NotHttp { server: self.to_string(), problem, tls: self.tls.is_some() }
+        ConnectError::NotHttp { server: self.to_string(), problem: UNANSWERED, tls: self.tls.is_some() }
     }
 
     /// Returns the value of a `Host` header.

@@ -28,7 +28,7 @@ pub(crate) struct ProbeArgs {
 }
 
 impl ProbeArgs {
-    /// Probes and prints. Returns success if anything was recognised.
+    /// Probes and prints. Returns success if the server was recognised, and no connection was refused.
     pub(crate) async fn run(&self) -> Result<ExitCode> {
         let target = Target::with_trust(&self.url, &self.trust)?.with_token(&self.token)?;
         let result = probe(&target, self.thorough).await?;
@@ -36,7 +36,10 @@ impl ProbeArgs {
             true => output::print(&format!("{}\n", serde_json::to_string_pretty(&result)?))?,
             false => output::print(&text(&result))?,
         }
-        Ok(if result.confidence == Confidence::None { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(match result.confidence {
+            Confidence::Certain | Confidence::Likely => ExitCode::SUCCESS,
+            Confidence::Incomplete | Confidence::None => ExitCode::FAILURE,
+        })
     }
 }
 
@@ -45,7 +48,8 @@ fn advice(status: u16) -> &'static str {
     match status {
         401 => "the server needs a token: give one that is for every key with --token",
         403 => {
-            "the server grants neither this origin nor a token that is not for every key: see --allowed-origins and --auth"
+            "the token has to be for every key (*), or the origin of the tool is not allowed: see --auth and \
+             --allowed-origins of the server"
         }
         407 => "a proxy needs a password",
         429 => {

@@ -299,8 +299,12 @@ fn summary(gateway: bool, versions: &[String], dialects: &[Protocol], is_refused
     let versions = versions.join(" or ");
     let names: Vec<&str> = dialects.iter().map(|dialect| dialect.name()).collect();
     match (versions.is_empty(), dialects.len()) {
+        // A gateway behaves as one release or as several, which few observations do not show.
+        (_, 0) if is_refused && gateway => {
+            "a gateway like this one; what it speaks is not known, as connections were refused".to_owned()
+        }
         (true, 0) if is_refused => "not recognised, as connections were refused".to_owned(),
-        (false, 0) if is_refused => format!("perhaps {subject}sigver {versions}"),
+        (false, 0) if is_refused => format!("perhaps sigver {versions}"),
         (false, 0) => format!("likely {subject}sigver {versions}, but its clients do not work there"),
         (false, _) => format!("{subject}sigver {versions} ({})", names.join(", ")),
         (true, 0) => "no known release of sigver".to_owned(),

@@ -102,7 +102,11 @@ impl Recorder {
     /// Returns the state of the recording, for its user.
     pub fn progress(&self) -> String {
         let RecorderState { scenarios, open, lines, .. } = *self.state.lock();
-        format!("{open} clients connected; recorded: {scenarios} scenarios, {lines} lines")
+        let count =
+            |number: usize, name: &str| format!("{number} {name}{}", if number == 1 { "" } else { "s" });
+        let (clients, scenarios, lines) =
+            (count(open, "client"), count(scenarios, "scenario"), count(lines, "line"));
+        format!("{clients} connected; recorded: {scenarios}, {lines}")
     }
 
     /// Begins the recording of a client's connection.

@@ -102,7 +102,7 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Returns the port of a server on this machine: the given one, or that of the environment.
-pub(super) fn port_of_server(given: Option<u16>) -> Result<Option<u16>, ValueError> {
+fn port_of_server(given: Option<u16>) -> Result<Option<u16>, ValueError> {
     match (given, env("SIGVER_PORT")) {
         (Some(port), _) => Ok(Some(port)),
         // Kubernetes sets SIGVER_PORT to a URL for a service named sigver; the gateway ignores that as well.

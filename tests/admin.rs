@@ -100,6 +100,7 @@ async fn health_and_readiness_are_answered() {
     }
     let wrong = request(admin, "POST /healthz", "Content-Length: 0\r\n").await;
     assert_eq!((wrong.status, wrong.head.contains("allow: get, head")), (405, true), "{}", wrong.head);
+    assert_eq!(wrong.body, "405 Method Not Allowed: use GET\n");
     assert_eq!(get(admin, "/k").await.status, 404);
     gateway.stop().await;
 }
@@ -110,6 +111,7 @@ async fn drain_is_that_of_a_signal() {
     let mut member = first_member(&gateway, "/k").await;
     let get_drain = get(admin, "/drain").await;
     assert_eq!((get_drain.status, get_drain.head.contains("allow: post")), (405, true));
+    assert_eq!(get_drain.body, "405 Method Not Allowed: use POST\n");
     // A page of another site in the browser of the operator.
     let page = request(admin, "POST /drain", "Origin: http://evil.example\r\nContent-Length: 0\r\n").await;
     assert_eq!((page.status, get(admin, "/readyz").await.status), (403, 200));

@@ -110,18 +110,20 @@ async fn key_in_a_path_is_checked_before_the_upgrade() {
         ("/other?token=one", 403),
         ("/salle%20de%20th%C3%A9?token=one", 101),
         ("/?token=one", 101),
+        ("/?token=one/room", 101),
+        ("/?token=one/other", 403),
         ("/listen/abc?token=one", 403),
         ("/listen/abc?token=listeners", 101),
         ("/listen/abcd?token=listeners", 403),
     ] {
         assert_eq!(gateway.upgrade(path, "").await.status, status, "{path}");
     }
-    assert_eq!(gateway.refused(RefusalCause::ForbiddenKey), 4);
+    assert_eq!(gateway.refused(RefusalCause::ForbiddenKey), 5);
     // The room of the key is the same as without a token.
     let mut first = gateway.ws("/room?token=one").await;
     assert!(first.binary(&connect(11, &[])).await);
     first.expect(&[Got::binary("2001")]).await;
-    let mut second = gateway.ws("/room?x=1&token=one").await;
+    let mut second = gateway.ws("/?x=1&token=one/room").await;
     assert!(second.binary(&connect(12, &[])).await);
     second.expect(&[Got::binary("2000")]).await;
     gateway.stop().await;

@@ -233,7 +233,11 @@ async fn event_stream_requires_the_accept_header() {
     let several = ("Accept", "text/html, Text/Event-Stream;q=0.9");
     ask(gateway.address, "GET", "/", &[several], "").await.expect(&[":ok"]).await;
     assert_eq!(gateway.get("/abc").await.status, 426);
-    assert_eq!(gateway.post("1{\"open\":\"k\"}").await.status, 404);
+    let mut without_id = gateway.post("1{\"open\":\"k\"}").await;
+    assert_eq!(without_id.status, 404);
+    assert!(
+        without_id.text().await.contains("the body has to be the id of an event stream, @ and a message")
+    );
     assert_eq!(ask(gateway.address, "PUT", "/", &[EVENTS], "").await.status, 404);
     assert_eq!(ask(gateway.address, "HEAD", "/", &[EVENTS], "").await.status, 200);
     gateway.stop().await;

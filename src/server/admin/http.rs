@@ -30,6 +30,9 @@ use crate::server::readiness::{NotReady, Ready};
 use crate::server::reload::{ReloadReport, ReloadSender};
 use crate::server::telemetry::Format;
 
+/// Methods of what changes something.
+const POST_ONLY: &str = "POST";
+
 /// Longest time for a request head, also on a connection that was used before.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -208,7 +211,7 @@ impl AdminService {
             return text(refused.0, refused.1);
         }
         let path = request.uri().path();
-        let allowed = if matches!(path, "/drain" | "/reload") { "POST" } else { "GET, HEAD" };
+        let allowed = if matches!(path, "/drain" | "/reload") { POST_ONLY } else { "GET, HEAD" };
         let mut response = match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/") => {
                 let mut page = ok("text/html; charset=utf-8", PAGE);
@@ -241,7 +244,11 @@ impl AdminService {
                 "/" | "/healthz" | "/readyz" | "/metrics" | "/status" | "/status.json" | "/history"
                 | "/drain" | "/reload",
             ) => {
-                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed\n");
+                let line = match allowed {
+                    POST_ONLY => "405 Method Not Allowed: use POST\n",
+                    _ => "405 Method Not Allowed: use GET\n",
+                };
+                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, line);
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
                 response
             }

@@ -72,19 +72,43 @@ fn take_subprotocol<B>(request: &mut Request<B>) -> Option<String> {
 fn take_parameter<B>(request: &mut Request<B>) -> Option<String> {
     let query = request.uri().query()?;
     let is_token = |pair: &&str| pair.split('=').next() == Some(PARAMETER);
-    let token = query.split('&').find(is_token)?;
-    let token = form_urlencoded::parse(token.as_bytes()).next().map(|(_, value)| value.into_owned());
-    let rest: Vec<&str> = query.split('&').filter(|pair| !is_token(pair)).collect();
+    let pair = query.split('&').find(is_token)?;
     let path = request.uri().path();
-    let target = match rest.is_empty() {
-        true => path.to_owned(),
-        false => format!("{path}?{}", rest.join("&")),
+    let (pair, target) = match appended_key(path, query) {
+        Some((pair, target)) => (pair, target),
+        None => {
+            let rest: Vec<&str> = query.split('&').filter(|pair| !is_token(pair)).collect();
+            (pair, if rest.is_empty() { path.to_owned() } else { format!("{path}?{}", rest.join("&")) })
+        }
     };
+    let token = form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned());
     let mut parts = request.uri().clone().into_parts();
     // Parts of a target that was valid are.
     parts.path_and_query = Some(PathAndQuery::try_from(target).unwrap_or(PathAndQuery::from_static("/")));
     *request.uri_mut() = hyper::Uri::from_parts(parts).unwrap_or_default();
     token
+}
+
+/// Returns the parameter and the target that are meant if a client has appended a slash and its key to a URL
+/// that ends in the token, as those of netflux 1.1.0-beta.7 to 4 do: `/?token=TOKEN/KEY`.
+fn appended_key<'a>(path: &str, query: &'a str) -> Option<(&'a str, String)> {
+    let mut start = 0;
+    let pair = query.split('&').find(|pair| {
+        let is_token = pair.strip_prefix(PARAMETER).is_some_and(|rest| rest.starts_with('='));
+        start += if is_token { 0 } else { pair.len() + 1 };
+        is_token
+    })?;
+    let (pair, _) = pair.split_once('/').filter(|_| path == "/")?;
+    let (before, rest) = query.split_at(start);
+    let (_, key) = rest.split_once('/')?;
+    // The only character that a query may have and a path may not.
+    let key = key.replace('`', "%60");
+    let separator = match (before.is_empty(), key.contains('?')) {
+        (true, _) => "",
+        (false, true) => "&",
+        (false, false) => "?",
+    };
+    Some((pair, format!("/{key}{separator}{}", before.trim_end_matches('&'))))
 }
 
 #[cfg(test)]
@@ -124,6 +148,19 @@ mod tests {
             ("/k", &[(protocol, "x,y")], None, "/k", "x,y"),
             ("/k?token=c", &[("authorization", "Bearer a"), (protocol, "token.b,x")], Some("a"), "/k", "x"),
             ("http://host/k?token=c", &[], Some("c"), "http://host/k", ""),
+            ("http://host/?token=c/k", &[], Some("c"), "http://host/k", ""),
+            ("/?token=a/k", &[], Some("a"), "/k", ""),
+            ("/?token=a/", &[], Some("a"), "/", ""),
+            ("/?token=a%2Fb%2B/k%201/c&d", &[], Some("a/b+"), "/k%201/c&d", ""),
+            ("/?token=a/k?favored", &[], Some("a"), "/k?favored", ""),
+            ("/?token=a/k/?token=b", &[], Some("a"), "/k/?token=b", ""),
+            ("/?x=1&y&token=a/k", &[], Some("a"), "/k?x=1&y", ""),
+            ("/?x=/&token=a/k?favored", &[], Some("a"), "/k?favored&x=/", ""),
+            ("/?token=a/{`}", &[], Some("a"), "/{%60}", ""),
+            ("/?token=a&x=/k", &[], Some("a"), "/?x=/k", ""),
+            ("/?x=/k&token=a", &[], Some("a"), "/?x=/k", ""),
+            ("/k?token=a/b", &[], Some("a/b"), "/k", ""),
+            ("/?token=a/k", &[(protocol, "token.b")], Some("b"), "/k", ""),
         ] {
             let expected = (token.map(str::to_owned), rest.to_owned(), offered.to_owned());
             assert_eq!(taken(uri, headers), expected, "{uri} {headers:?}");

@@ -34,6 +34,7 @@ const GET_HOLD: Duration = Duration::from_secs(15);
 /// Longest id before a message in the body of a POST, in bytes.
 const MAX_ID: usize = 64;
 
+const NO_STREAM_ID: &str = "404 Not Found: the body has to be the id of an event stream, @ and a message\n";
 const STREAM_ENDED: &str = "410 Gone: the event stream has ended\n";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -240,7 +241,7 @@ impl SseService {
         drop(head_charge);
         let status = match self.try_deliver_post(body).await {
             Ok(Some(status)) => status,
-            Ok(None) => return not_found(),
+            Ok(None) => return upgrade::plain(StatusCode::NOT_FOUND, NO_STREAM_ID).map(ResponseBody::Full),
             Err(PostError::Invalid) => StatusCode::BAD_REQUEST,
             Err(PostError::Limit(kind)) => {
                 self.shared.telemetry.count_limit(kind);

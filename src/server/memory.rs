@@ -39,6 +39,9 @@ const REFUSE_FROM: u64 = 28;
 const FULL_FROM: u64 = 29;
 /// Share of a limit, in 32nds, from which on the clients that hold most are closed.
 const SHED_FROM: u64 = 30;
+/// Share of the limit of the process, in 32nds, from which on no client may hold more at all, and those are
+/// closed as well that hold little: many of these have made it so much.
+const LAST_RESORT_FROM: u64 = 31;
 
 /// Share of the limit, in sixteenths, up to which connections may hold something before their upgrade: they
 /// are refused before any others.
@@ -46,8 +49,10 @@ const BEFORE_UPGRADE: usize = 12;
 
 /// Number of bytes above which clients are the first that are closed.
 const FIRST_SHED: usize = 4 << 20;
-/// Number of bytes that a client may hold in any case: more than clients that read need.
+/// Number of bytes that a client may hold up to the last resort: more than clients that read need.
 const LAST_SHED: usize = 64 << 10;
+/// Number of bytes that a client may hold in any case.
+const LEAST_SHED: usize = 1 << 10;
 /// Number of bytes up to which a client may hold more even while the memory of the process is used up.
 const SMALL_CHARGE: usize = 4 << 10;
 
@@ -59,8 +64,9 @@ pub struct MemoryBudget {
     /// Limit of the memory of the process, if it is known.
     process_limit: Option<u64>,
     refuses_clients: AtomicBool,
-    /// True while no client may hold more, as the memory of the process is almost used up.
-    is_process_full: AtomicBool,
+    /// Number of bytes to which the charge of a client may grow: few, and then none, while the memory of the
+    /// process is almost used up.
+    max_charge: AtomicUsize,
     /// Number of bytes that were added since the last look.
     grown: AtomicUsize,
     /// Notified while connections are closed that have no upgrade yet.
@@ -93,7 +99,7 @@ impl MemoryBudget {
             limit,
             process_limit,
             refuses_clients: AtomicBool::new(false),
-            is_process_full: AtomicBool::new(false),
+            max_charge: AtomicUsize::new(usize::MAX),
             grown: AtomicUsize::new(0),
             shed_before_upgrade: Notify::new(),
             shed_above: AtomicUsize::new(usize::MAX),
@@ -123,8 +129,10 @@ impl MemoryBudget {
     fn look_at(&self, resident: Option<u64>) -> bool {
         self.update_refusals(resident);
         let sheds = self.has_reached(resident, SHED_FROM);
+        let is_last_resort = self.process_has_reached(resident, LAST_RESORT_FROM);
         let shed_above = match self.shed_above.load(Ordering::Relaxed) {
             _ if !sheds => usize::MAX,
+            before if is_last_resort => (before / 2).clamp(LEAST_SHED, LAST_SHED),
             usize::MAX => FIRST_SHED,
             before => (before / 2).max(LAST_SHED),
         };
@@ -139,15 +147,23 @@ impl MemoryBudget {
     fn update_refusals(&self, resident: Option<u64>) {
         self.grown.store(0, Ordering::Relaxed);
         self.refuses_clients.store(self.has_reached(resident, REFUSE_FROM), Ordering::Relaxed);
-        let process = resident.zip(self.process_limit);
-        let is_process_full = process.is_some_and(|process| reaches(process, FULL_FROM));
-        self.is_process_full.store(is_process_full, Ordering::Relaxed);
+        let max_charge =
+            match [LAST_RESORT_FROM, FULL_FROM].map(|share| self.process_has_reached(resident, share)) {
+                [true, _] => 0,
+                [false, true] => SMALL_CHARGE,
+                [false, false] => usize::MAX,
+            };
+        self.max_charge.store(max_charge, Ordering::Relaxed);
+    }
+
+    /// Returns true if the process has reached a share of its limit.
+    fn process_has_reached(&self, resident: Option<u64>, share: u64) -> bool {
+        resident.zip(self.process_limit).is_some_and(|process| reaches(process, share))
     }
 
     /// Returns true if the process, or what is held for clients, has reached a share of its limit.
     fn has_reached(&self, resident: Option<u64>, share: u64) -> bool {
-        let held = (self.used() as u64, self.limit as u64);
-        resident.zip(self.process_limit).into_iter().chain([held]).any(|memory| reaches(memory, share))
+        reaches((self.used() as u64, self.limit as u64), share) || self.process_has_reached(resident, share)
     }
 
     /// Notes that the process is about to take more memory. Looks at it if it has grown much since the last
@@ -238,7 +254,7 @@ impl MemoryCharge {
             used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
         } else {
             let more = bytes - self.bytes;
-            if bytes > SMALL_CHARGE && self.budget.is_process_full.load(Ordering::Relaxed) {
+            if bytes > self.budget.max_charge.load(Ordering::Relaxed) {
                 return Err(BudgetExhausted);
             }
             let grow = |used: usize| used.checked_add(more).filter(|used| *used <= limit);
@@ -287,12 +303,35 @@ mod tests {
         assert_eq!(state(1400), (true, false, [false; 3]));
         assert_eq!(state(1500), (true, true, [false, false, true]));
         assert_eq!(state(1500), (true, true, [false, true, true]));
-        // What clients that read hold is never too much.
+        // What clients that read hold is not too much.
         for _ in 0..100 {
-            assert_eq!(state(9999), (true, true, [false, true, true]));
+            assert_eq!(state(1549), (true, true, [false, true, true]));
         }
         assert_eq!(state(1400), (true, false, [false; 3]));
         assert_eq!(state(0), (false, false, [false; 3]));
+    }
+
+    #[test]
+    fn many_clients_that_hold_little_are_closed_in_the_last_resort() {
+        let budget = MemoryBudget::with_limits(1 << 30, Some(1600));
+        let closed_at = |resident, held| {
+            assert!(budget.look_at(Some(resident)));
+            budget.sheds(held)
+        };
+        assert!(!closed_at(1550, LAST_SHED) && closed_at(1550, LAST_SHED));
+        for _ in 0..100 {
+            assert!(!closed_at(9999, LEAST_SHED));
+        }
+        assert!(closed_at(9999, LEAST_SHED + 1));
+        // Those that were not closed go on when there is more memory.
+        assert!(!closed_at(1549, LAST_SHED));
+        let mut charge = budget.empty_charge();
+        assert_eq!(charge.resize(1), Ok(()));
+        budget.look_at(Some(1550));
+        assert_eq!(
+            (charge.resize(2), charge.resize(1), charge.resize(0)),
+            (Err(BudgetExhausted), Ok(()), Ok(()))
+        );
     }
 
     #[test]

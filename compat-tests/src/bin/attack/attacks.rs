@@ -86,6 +86,9 @@ pub(crate) enum Attack {
     HalfHandshakes,
     /// Many WebSockets over TLS send a record without its end; the innocents have TLS, too
     PartialRecords,
+    /// Many WebSockets over TLS send nothing, and then all at once the begin of a message; the innocents have
+    /// TLS, too
+    LateMessages,
     /// Connections send messages to guessed ids of links and event streams
     GuessedIds,
     /// Connections open the key of another client, and try to replace a member (--replace-members off)
@@ -194,6 +197,11 @@ async fn read_slowly(mut ws: Ws, target: Target) -> Result<String> {
 }
 
 impl Attack {
+    /// Returns true if the server has TLS, and so have the clients that do nothing wrong.
+    pub(crate) const fn is_over_tls(self) -> bool {
+        matches!(self, Attack::HalfHandshakes | Attack::PartialRecords | Attack::LateMessages)
+    }
+
     /// Runs the attack until its target is to stop.
     pub(crate) async fn run(self, target: &Target) -> Result<EndCounts> {
         let mut ends = Ends::new();
@@ -366,6 +374,10 @@ impl Attack {
             Attack::PartialRecords => {
                 let connector = target.tls.as_ref().context("a server without TLS")?;
                 tls::begin_records(target, connector, ends).await;
+            }
+            Attack::LateMessages => {
+                let connector = target.tls.as_ref().context("a server without TLS")?;
+                tls::begin_messages(target, connector, ends).await;
             }
             _ => self.start_crowd(target, ends).await?,
         }

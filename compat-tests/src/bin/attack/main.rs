@@ -66,7 +66,7 @@ struct Server {
 
 impl Server {
     async fn start(attack: Attack, options: &Options) -> Result<Server> {
-        let has_tls = matches!(attack, Attack::HalfHandshakes | Attack::PartialRecords);
+        let has_tls = attack.is_over_tls();
         let certificate = has_tls.then(Certificate::new).transpose()?;
         let tls = certificate.iter().flat_map(|pem| ["--key", &pem.key, "--cert", &pem.cert]);
         let kept = (attack == Attack::TakeOver).then_some(["--replace-members", "off"]);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use compat_tests::tls::connector;
-use compat_tests::ws::upgrade_request;
+use compat_tests::ws::{frame, upgrade_request};
 use futures_util::{StreamExt as _, stream};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -16,6 +16,10 @@ use tokio_rustls::rustls::ClientConnection;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::attacks::{Ends, Target, spawn};
+use sigver::tools::bench::frame::BINARY;
+
+/// End of a client that the server did not let in.
+const NOT_OPEN: &str = "no WebSocket";
 
 /// The certificate of the server and its key, in PEM, and what connects to it.
 pub(crate) struct Certificate {
@@ -67,14 +71,7 @@ pub(crate) async fn start(target: &Target, connector: &TlsConnector, ends: &mut 
         let mut stream = TcpStream::connect(target.server).await?;
         spawn(ends, async move {
             stream.write_all(&hello).await?;
-            let mut buffer = [0; 4096];
-            while !target.stopped() {
-                match timeout(Duration::from_millis(100), stream.read(&mut buffer)).await {
-                    Ok(Ok(1..)) | Err(_) => {}
-                    Ok(_) => return Ok("disconnected".to_owned()),
-                }
-            }
-            Ok("nothing".to_owned())
+            until_end(&mut stream, &target).await
         });
     }
     for _ in 0..target.flooders {
@@ -96,26 +93,50 @@ const HANDSHAKES: usize = 16;
 /// that are refused are not replaced.
 pub(crate) async fn begin_records(target: &Target, connector: &TlsConnector, ends: &mut Ends) {
     let record = [&[0x17, 3, 3, 0x41, 0][..], &[7; 16_600]].concat();
-    let open = stream::iter(0..target.crowd).map(|_| open_websocket(target.server, connector));
-    let open: Vec<_> = open.buffer_unordered(HANDSHAKES).collect().await;
-    for opened in open {
+    for opened in open_crowd(target, connector).await {
         let (record, target) = (record.clone(), target.clone());
         spawn(ends, async move {
-            let Ok(mut opened) = opened else { return Ok("no WebSocket".to_owned()) };
+            let Ok(mut opened) = opened else { return Ok(NOT_OPEN.to_owned()) };
             let below = opened.get_mut().0;
-            let mut buffer = [0; 4096];
-            if below.write_all(&record).await.is_err() {
-                return Ok("disconnected".to_owned());
+            match below.write_all(&record).await {
+                Ok(()) => until_end(below, &target).await,
+                Err(_) => Ok("disconnected".to_owned()),
             }
-            while !target.stopped() {
-                match timeout(Duration::from_millis(100), below.read(&mut buffer)).await {
-                    Ok(Ok(1..)) | Err(_) => {}
-                    Ok(_) => return Ok("disconnected".to_owned()),
-                }
-            }
-            Ok("nothing".to_owned())
         });
     }
+}
+
+/// Opens WebSockets, and then has all of them begin a message of which each holds as much as clients may when
+/// the memory of the server is almost used up.
+pub(crate) async fn begin_messages(target: &Target, connector: &TlsConnector, ends: &mut Ends) {
+    let fragment = frame(BINARY & 0x7f, &[7; 3_500]);
+    for opened in open_crowd(target, connector).await {
+        let (fragment, target) = (fragment.clone(), target.clone());
+        spawn(ends, async move {
+            let Ok(mut opened) = opened else { return Ok(NOT_OPEN.to_owned()) };
+            match opened.write_all(&fragment).await {
+                Ok(()) => until_end(&mut opened, &target).await,
+                Err(_) => Ok("disconnected".to_owned()),
+            }
+        });
+    }
+}
+
+async fn open_crowd(target: &Target, connector: &TlsConnector) -> Vec<Result<TlsStream<TcpStream>>> {
+    let open = stream::iter(0..target.crowd).map(|_| open_websocket(target.server, connector));
+    open.buffer_unordered(HANDSHAKES).collect().await
+}
+
+/// Reads up to the end of a connection, or of the attack.
+async fn until_end(stream: &mut (impl AsyncRead + Unpin), target: &Target) -> Result<String> {
+    let mut buffer = [0; 4096];
+    while !target.stopped() {
+        match timeout(Duration::from_millis(100), stream.read(&mut buffer)).await {
+            Ok(Ok(1..)) | Err(_) => {}
+            Ok(_) => return Ok("disconnected".to_owned()),
+        }
+    }
+    Ok("nothing".to_owned())
 }
 
 async fn open_websocket(server: SocketAddr, connector: &TlsConnector) -> Result<TlsStream<TcpStream>> {

@@ -44,7 +44,7 @@ impl SpokenDialect {
             (Some(16 | 17), _) => SpokenDialect::Sigver16,
             (Some(18), _) => SpokenDialect::Sigver18,
             (Some(19), _) => SpokenDialect::Sigver19,
-            (Some(20..), _) => SpokenDialect::Sigver20,
+            (Some(20 | 21), _) => SpokenDialect::Sigver20,
             _ => SpokenDialect::Unknown,
         }
     }

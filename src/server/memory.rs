@@ -5,8 +5,8 @@
 //! not touch the count.
 //!
 //! The memory of the process has a limit as well, and more causes. Both are looked at several times a second,
-//! and more often while much is added: near a limit no new clients are admitted, and nearer to it those that
-//! hold most are closed, and no client may hold more than before.
+//! and more often while much is added: near a limit no new clients are admitted, and nearer to it no client may
+//! hold more than before, and those that hold most are closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -67,6 +67,8 @@ pub struct MemoryBudget {
     /// Number of bytes to which the charge of a client may grow: few, and then none, while the memory of the
     /// process is almost used up.
     max_charge: AtomicUsize,
+    /// True if a charge could not grow since the last look, as the memory of the process is almost used up.
+    has_refused_charge: AtomicBool,
     /// Number of bytes that were added since the last look.
     grown: AtomicUsize,
     /// Notified while connections are closed that have no upgrade yet.
@@ -100,6 +102,7 @@ impl MemoryBudget {
             process_limit,
             refuses_clients: AtomicBool::new(false),
             max_charge: AtomicUsize::new(usize::MAX),
+            has_refused_charge: AtomicBool::new(false),
             grown: AtomicUsize::new(0),
             shed_before_upgrade: Notify::new(),
             shed_above: AtomicUsize::new(usize::MAX),
@@ -128,7 +131,10 @@ impl MemoryBudget {
 
     fn look_at(&self, resident: Option<u64>) -> bool {
         self.update_refusals(resident);
-        let sheds = self.has_reached(resident, SHED_FROM);
+        // Clients that hold much would else keep the memory where no client can send and they are not closed.
+        let is_in_need = self.has_refused_charge.swap(false, Ordering::Relaxed)
+            && self.process_has_reached(resident, FULL_FROM);
+        let sheds = is_in_need || self.has_reached(resident, SHED_FROM);
         let is_last_resort = self.process_has_reached(resident, LAST_RESORT_FROM);
         let shed_above = match self.shed_above.load(Ordering::Relaxed) {
             _ if !sheds => usize::MAX,
@@ -255,6 +261,7 @@ impl MemoryCharge {
         } else {
             let more = bytes - self.bytes;
             if bytes > self.budget.max_charge.load(Ordering::Relaxed) {
+                self.budget.has_refused_charge.store(true, Ordering::Relaxed);
                 return Err(BudgetExhausted);
             }
             let grow = |used: usize| used.checked_add(more).filter(|used| *used <= limit);
@@ -344,6 +351,23 @@ mod tests {
         assert_eq!((before.resize(2 * SMALL_CHARGE), small.resize(SMALL_CHARGE)), (Ok(()), Ok(())));
         budget.look_at(Some(1400));
         assert_eq!(before.resize(3 * SMALL_CHARGE), Ok(()));
+    }
+
+    #[test]
+    fn clients_that_hold_most_are_closed_when_others_cannot_send() {
+        let budget = MemoryBudget::with_limits(1 << 30, Some(1600));
+        let mut message = budget.empty_charge();
+        // At 29/32 of the limit, and below 30/32.
+        assert!(!budget.look_at(Some(1450)) && !budget.sheds(5 << 20));
+        assert_eq!(message.resize(SMALL_CHARGE + 1), Err(BudgetExhausted));
+        assert!(budget.look_at(Some(1450)) && budget.sheds(5 << 20) && !budget.sheds(3 << 20));
+        assert_eq!(message.resize(SMALL_CHARGE + 1), Err(BudgetExhausted));
+        assert!(budget.look_at(Some(1450)) && budget.sheds(3 << 20));
+        assert!(!budget.look_at(Some(1450)) && !budget.sheds(5 << 20));
+        // Enough was closed.
+        assert_eq!(message.resize(SMALL_CHARGE + 1), Err(BudgetExhausted));
+        assert!(!budget.look_at(Some(1400)));
+        assert_eq!(message.resize(SMALL_CHARGE + 1), Ok(()));
     }
 
     #[cfg(target_os = "linux")]

@@ -5,6 +5,8 @@ COPY . .
 RUN cargo build --release --locked --features bridge --bin sigver
 
 FROM debian:bookworm-slim
+# The authorities that a program behind `--auth callout:https:…` and a Redis behind TLS are checked with.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /build/target/release/sigver /usr/local/bin/sigver
 # Called by this name, it reads the flags of signallerd.
 RUN ln -s sigver /usr/local/bin/signallerd

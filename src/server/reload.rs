@@ -131,7 +131,7 @@ impl Reloader {
         config.check()?;
         let mut current = self.current.lock();
         // All files are read before anything changes.
-        let verifier = Verifier::load_again(&config.access.auth, &self.shared.telemetry.callout)?;
+        let verifier = Verifier::load(&config.access.auth, &self.shared.telemetry.callout)?;
         if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
             tls.reload(files)?;
         }

@@ -78,7 +78,7 @@ pub enum AuthFileError {
     /// More keys than are tried.
     #[error("it holds more than 16 public keys")]
     TooManyKeys,
-    /// No token in a file that is read again.
+    /// No token in a file: all clients would be refused, perhaps as the file is about to be written.
     #[error("there is no token in it")]
     NoTokens,
     /// PEM text is damaged, or has no key.
@@ -152,25 +152,6 @@ enum VerifierKind {
 }
 
 impl Verifier {
-    /// Returns what decides after a reload, as [`load`](Self::load) does.
-    ///
-    /// # Errors
-    /// Also if the file of tokens has none: it may be about to be written, and all clients would be refused.
-    pub(crate) fn load_again(
-        config: &AuthConfig,
-        counts: &Arc<CalloutCounts>,
-    ) -> Result<Option<Self>, AuthError> {
-        let verifier = Self::load(config, counts)?;
-        match (&verifier, &config.method) {
-            (Some(Verifier(VerifierKind::TokenFile(file))), AuthMethod::TokenFile(path))
-                if file.is_empty() =>
-            {
-                Err(AuthError::Content { path: path.clone(), source: AuthFileError::NoTokens })
-            }
-            _ => Ok(verifier),
-        }
-    }
-
     /// Returns what decides by this configuration; `None` if every client may connect. Reads files. Questions
     /// to a program are counted in `counts`.
     ///

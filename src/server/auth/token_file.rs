@@ -38,7 +38,8 @@ impl TokenFile {
     /// that begin with `#` do not count.
     ///
     /// # Errors
-    /// The number of the first line that is invalid, and what is wrong. The text has no part of a token.
+    /// The number of the first line that is invalid, and what is wrong; or there is no token. The text has no
+    /// part of a token.
     pub(super) fn parse(text: &str) -> Result<Self, AuthFileError> {
         let mut tokens = HashMap::new();
         for (index, line) in text.lines().enumerate() {
@@ -59,12 +60,7 @@ impl TokenFile {
                 return Err(at_line("the token is in the file twice"));
             }
         }
-        Ok(TokenFile(tokens))
-    }
-
-    /// Returns true if there is no token.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        if tokens.is_empty() { Err(AuthFileError::NoTokens) } else { Ok(TokenFile(tokens)) }
     }
 
     /// Returns the rights of a token.
@@ -106,6 +102,7 @@ mod tests {
             ("x *\nsecret", "line 2: no room key follows the token; write * for every key"),
             ("secret a\nsecret b", "line 2: the token is in the file twice"),
             ("sha256:12 *", "line 1: sha256: takes 64 hexadecimal digits"),
+            ("# no more than this\n", "there is no token in it"),
         ] {
             assert_eq!(TokenFile::parse(text).unwrap_err().to_string(), expected);
         }

@@ -11,9 +11,9 @@ use crate::server::auth::token_file::TokenDigest;
 /// Most answers of each kind that are kept.
 const MAX_CACHED: usize = 10_000;
 /// Longest time for which a refusal is kept: a token may become valid.
-const MAX_REFUSAL: Duration = Duration::from_secs(10);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for which a failure is kept, after which clients are asked to try again.
-const MAX_FAILURE: Duration = Duration::from_secs(1);
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The answers that are kept. Refusals have a place of their own: tokens that a client invents push out no
 /// answer about a valid one.
@@ -44,8 +44,8 @@ impl AnswerCache {
             Err(AuthRefusal::TooManyRequests(_)) => {}
             Err(refusal) => {
                 let longest = match refusal {
-                    AuthRefusal::Unavailable(_) => MAX_FAILURE,
-                    _ => MAX_REFUSAL,
+                    AuthRefusal::Unavailable(_) => FAILURE_TIMEOUT,
+                    _ => REFUSAL_TIMEOUT,
                 };
                 self.refused.insert(digest, *refusal, now, self.length.min(longest));
             }
@@ -78,6 +78,8 @@ impl<T: Clone> TimedMap<T> {
             // The older half, so that this is not done with each.
             self.0.drain(..self.0.len().saturating_sub(MAX_CACHED / 2));
         }
+        // An answer that replaces one of the same token is as new as others.
+        self.0.shift_remove(&digest);
         self.0.insert(digest, (now + length, value));
     }
 }
@@ -98,8 +100,8 @@ mod tests {
         let (now, mut cache) = (Instant::now(), AnswerCache::new(LENGTH));
         for (answer, length) in [
             (accepted(), LENGTH),
-            (Err(AuthRefusal::InvalidToken), MAX_REFUSAL),
-            (Err(AuthRefusal::Unavailable(7)), MAX_FAILURE),
+            (Err(AuthRefusal::InvalidToken), REFUSAL_TIMEOUT),
+            (Err(AuthRefusal::Unavailable(7)), FAILURE_TIMEOUT),
             (Err(AuthRefusal::TooManyRequests(7)), Duration::ZERO),
         ] {
             let digest = token_digest(&format!("{answer:?}"));
@@ -121,6 +123,19 @@ mod tests {
         }
         let is_kept = |number: usize| cache.get(&token_digest(&number.to_string()), now).is_some();
         assert!(is_kept(2 * MAX_CACHED - 1) && is_kept(2 * MAX_CACHED - MAX_CACHED / 4) && !is_kept(0));
+    }
+
+    #[test]
+    fn answer_that_was_given_again_is_not_the_oldest() {
+        let (now, mut cache) = (Instant::now(), AnswerCache::new(LENGTH));
+        let again = token_digest("again");
+        for number in 0..2 * MAX_CACHED {
+            if number % (MAX_CACHED / 4) == 0 {
+                cache.insert(again, &accepted(), now);
+            }
+            cache.insert(token_digest(&number.to_string()), &accepted(), now);
+        }
+        assert!(cache.get(&again, now).is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Generation, Millis, NodeId};
+use super::{EngineFailure, Generation, Millis, NodeId};
 
 /// Time that a lease lasts in the engine.
 pub const LEASE_TIMEOUT: Millis = 4_000;
@@ -58,13 +58,14 @@ pub struct Lease {
     leased_until: Millis,
     /// Time until which it may decide as the other nodes confirm its pings; 0 if it may not.
     confirmed_until: Millis,
-    /// A process that this node does not know runs at the address of another node, and the engine, which may
-    /// serve that process, has not answered since.
-    is_outdated: bool,
+    /// Time at which a process that this node does not know was last found at the address of another node, if
+    /// no renewal that was sent later has been answered: the engine may serve that process alone.
+    outdated_at: Option<Millis>,
     period: u32,
     /// Time at which the last successful renewal was sent.
     renewed: Option<Millis>,
-    failed: Option<Millis>,
+    /// Time at which the engine was last found not to serve any node.
+    refused: Option<Millis>,
     view: EngineView,
     /// Earliest time at which the generation can have begun.
     generation_began: Millis,
@@ -103,10 +104,10 @@ impl Lease {
             known_since: now,
             leased_until: 0,
             confirmed_until: 0,
-            is_outdated: false,
+            outdated_at: None,
             period: 0,
             renewed: None,
-            failed: None,
+            refused: None,
             view: EngineView::default(),
             generation_began: 0,
             peers: BTreeMap::new(),
@@ -119,7 +120,7 @@ impl Lease {
         self.view.generation
     }
 
-    /// Returns the time until which a claim of an earlier generation is good.
+    /// Returns the time until which a claim in the data before those of this generation is good.
     pub fn claims_kept_until(&self) -> Millis {
         if self.disabled.kept {
             return Millis::MAX;
@@ -152,7 +153,8 @@ impl Lease {
             self.peers.values_mut().for_each(|peer| peer.informed = None);
         }
         self.view = view;
-        self.is_outdated = false;
+        // An answer that was on its way says nothing about the time after it was sent.
+        self.outdated_at.take_if(|at| *at < sent);
         let (others, limit) = (&self.view.others, now.saturating_sub(FORGET_TIMEOUT));
         let is_reported = |peer: &PeerNode| peer.reported > now.saturating_sub(PING_TIMEOUT);
         self.peers.retain(|node, peer| peer.alive > limit || is_reported(peer) || others.contains(node));
@@ -166,9 +168,11 @@ impl Lease {
     }
 
     /// Takes note that the engine does not answer.
-    pub fn fail(&mut self, now: Millis) {
+    pub fn fail(&mut self, failure: EngineFailure, now: Millis) {
         self.lapse(now);
-        self.failed = Some(now);
+        if failure == EngineFailure::Refused || self.disabled.refused {
+            self.refused = Some(now);
+        }
         self.extend_by_peers(now);
     }
 
@@ -177,7 +181,7 @@ impl Lease {
     pub fn end(&mut self, now: Millis) {
         self.lapse(now);
         self.end_period();
-        (self.renewed, self.failed) = (None, None);
+        (self.renewed, self.refused) = (None, None);
     }
 
     /// Takes note of a ping of another node, which confirms the last of ours that it received, sent at
@@ -196,7 +200,7 @@ impl Lease {
         let disabled = self.disabled;
         let mut named = BTreeSet::new();
         for other in others {
-            if !named.insert(other) && !disabled.reported {
+            if !named.insert(other) {
                 self.peers.entry(other).or_default().reported = now;
             } else if !disabled.others {
                 self.peers.entry(other).or_default();
@@ -225,25 +229,24 @@ impl Lease {
 
     /// Takes note that a process that this node does not know runs at the address of another node. The engine
     /// may have served it, and given it names of this node: confirmations of others count no more until the
-    /// engine has answered this node as well. Returns true if they did until now.
-    pub fn find_unknown(&mut self, now: Millis) -> bool {
+    /// engine has answered a later renewal of this node as well.
+    pub fn find_unknown(&mut self, now: Millis) {
         self.lapse(now);
-        if self.is_outdated || self.disabled.unknown {
-            return false;
+        if self.disabled.unknown {
+            return;
         }
-        self.is_outdated = true;
+        self.outdated_at = Some(now);
         if now < self.leased_until {
             self.confirmed_until = 0;
         } else {
             self.end_period();
         }
-        true
     }
 
     /// Returns true if pings of other nodes are to be confirmed: not by a node that found an unknown process,
     /// which others may not reach.
     pub fn confirms(&self) -> bool {
-        !self.is_outdated
+        self.outdated_at.is_none()
     }
 
     /// Takes note that another node has ended: it announced that, or another has its address.
@@ -257,6 +260,11 @@ impl Lease {
     pub fn period(&mut self, now: Millis) -> Option<u32> {
         self.lapse(now);
         (now < self.until()).then_some(self.period)
+    }
+
+    /// Returns the time for which the node may decide without another answer of the engine or of a node.
+    pub fn time_left(&self, now: Millis) -> Millis {
+        self.until().saturating_sub(now)
     }
 
     /// Returns true if names may be taken over from a node whose lease has expired.
@@ -337,15 +345,16 @@ impl Lease {
     }
 
     fn extend_by_peers(&mut self, now: Millis) {
-        if self.renewed.is_none() || self.is_outdated {
+        if self.renewed.is_none() || self.outdated_at.is_some() {
             return;
         }
         if self.view.others.is_empty() && self.peers.is_empty() {
-            // The only node goes on while the engine fails. Silence is not failure: a process that was
-            // stopped knows of none when it continues, and may no longer be the only one.
+            // The only node goes on while the engine serves no node. One that it cannot reach may serve one that
+            // has started since. Nor is silence a failure: a process that was stopped knows of none
+            // when it continues, and may no longer be the only one.
             let is_settled = self.view.age >= GENERATION_GRACE;
-            if let Some(failed) = self.failed.filter(|_| is_settled) {
-                self.confirm(failed.saturating_add(CONFIRMED_TIMEOUT), now);
+            if let Some(refused) = self.refused.filter(|_| is_settled) {
+                self.confirm(refused.saturating_add(CONFIRMED_TIMEOUT), now);
             }
             return;
         }
@@ -370,12 +379,12 @@ pub(super) struct DisabledRules {
     pub(super) informed: bool,
     /// A node that proves its key runs.
     pub(super) alive: bool,
-    /// A node runs if another node reports that it does.
-    pub(super) reported: bool,
     /// A process that is not known, at the address of a node, ends the confirmations.
     pub(super) unknown: bool,
     /// Nodes that others name have to confirm pings as well.
     pub(super) others: bool,
+    /// The only node goes on only while the engine serves no node.
+    pub(super) refused: bool,
     /// Claims of an earlier generation are good only until the end of its grace.
     pub(super) kept: bool,
 }

@@ -5,6 +5,7 @@
 //! [`Ownership`] holds these rules and nothing else: what was received and the time, in milliseconds of a
 //! monotonic clock, come in as arguments, and what is to be sent goes out as [`Action`]s.
 
+mod action;
 mod lease;
 mod ownership;
 #[cfg(test)]
@@ -12,11 +13,12 @@ mod tests;
 
 use std::fmt;
 
+pub use action::{Action, LossCause};
 pub use lease::{
     CONFIRMED_TIMEOUT, EngineView, FORGET_TIMEOUT, GENERATION_GRACE, LEASE_MARGIN, LEASE_TIMEOUT, Lease,
     PING_INTERVAL, PING_TIMEOUT,
 };
-pub use ownership::{Action, ClaimResult, LossCause, Ownership, Place};
+pub use ownership::{ClaimResult, Ownership, Place};
 
 /// Milliseconds of a clock that the caller chose.
 pub type Millis = u64;
@@ -24,6 +26,15 @@ pub type Millis = u64;
 /// The data that the engine has: the time at which it began to have them. Another process of the engine, an
 /// older copy of the data and a clock that leapt begin another one.
 pub type Generation = u64;
+
+/// The way in which the engine fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineFailure {
+    /// Its machine answers that nothing listens there: it serves no other node either.
+    Refused,
+    /// Any other way, in which it may serve other nodes.
+    Unreachable,
+}
 
 /// The id of a process of a node, drawn at random.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,8 +6,9 @@ use std::ops::Range;
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 
+use super::action::{Action, LossCause};
 use super::lease::{EngineView, Lease};
-use super::{Claim, Generation, Millis, NodeId};
+use super::{Claim, EngineFailure, Generation, Millis, NodeId};
 
 /// Time after which a claim without an answer is sent again, with another number.
 const CLAIM_TIMEOUT: Millis = 1_000;
@@ -42,50 +43,6 @@ pub enum ClaimResult {
     OtherGeneration,
 }
 
-/// Something to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action<N> {
-    /// Send a claim to the engine.
-    Claim {
-        /// The name.
-        name: N,
-        /// The claim.
-        claim: Claim,
-        /// The claim that it replaces, as the lease of its node has expired.
-        over: Option<Claim>,
-        /// The data that the claim is for.
-        generation: Generation,
-    },
-    /// Send the engine that a name is free.
-    Release {
-        /// The name.
-        name: N,
-        /// The claim to it.
-        claim: Claim,
-        /// The data that the claim is in.
-        generation: Generation,
-    },
-    /// Ask the linked nodes which of them has the name, as the engine does not answer.
-    Ask(N),
-    /// Renew the lease at once.
-    Renew,
-    /// The place of a name that was unknown may be known.
-    Found(N),
-    /// The name is lost: close its room.
-    Close(N, LossCause),
-}
-
-/// The cause for which a name is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossCause {
-    /// The lease had lapsed.
-    Lapsed,
-    /// The engine has other data, and was not sent the claim in time.
-    Forgotten,
-    /// Another node has the name.
-    Taken,
-}
-
 /// A name of this node.
 #[derive(Clone, Copy, Debug)]
 struct OwnedName {
@@ -93,6 +50,11 @@ struct OwnedName {
     period: u32,
     /// The data in which the claim is known to be.
     kept: Generation,
+    /// Time until which the claim is good though the engine has other data.
+    good_until: Millis,
+    /// The data that the engine had in between did not have the claim either: another node may have claimed
+    /// the name in them, so that it is not kept any more.
+    missed: bool,
 }
 
 /// A name that this node does not have.
@@ -130,7 +92,9 @@ pub struct Ownership<N> {
     ready: bool,
     draining: bool,
     /// Period and generation that [`tick`](Self::tick) has compared the owned names with.
-    checked: (Option<u32>, Generation, bool),
+    checked: (Option<u32>, Generation),
+    /// Time at which the first of the names is lost that the engine does not have in its data.
+    unkept_until: Millis,
     actions: Vec<Action<N>>,
 }
 
@@ -146,7 +110,8 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
             last: 0,
             ready: false,
             draining: false,
-            checked: (None, 0, true),
+            checked: (None, 0),
+            unkept_until: Millis::MAX,
             actions: Vec::new(),
         }
     }
@@ -253,9 +218,18 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     /// Takes note of the answer to a renewal that was sent at `sent`. Returns true if the engine has to be
     /// sent all claims of this node, before it is [ready](Self::engine_ready).
     pub fn renewed(&mut self, sent: Millis, view: EngineView, now: Millis) -> bool {
+        let before = self.lease.generation();
         let is_new = self.lease.renew(sent, view, now);
         if is_new {
             self.ready = false;
+            let good_until = self.lease.claims_kept_until();
+            for owned in self.owned.values_mut() {
+                if owned.kept == before {
+                    owned.good_until = good_until;
+                } else {
+                    owned.missed = true;
+                }
+            }
             // Others may have them now.
             self.forget_places(|_| true, now);
         }
@@ -263,18 +237,18 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
         !self.ready
     }
 
-    /// Returns all names of this node and the claims to them, for the engine to keep them.
+    /// Returns the names of this node and the claims to them that the engine is to keep.
     pub fn claims(&self) -> impl Iterator<Item = (&N, Claim)> {
-        self.owned.iter().map(|(name, owned)| (name, owned.claim))
+        self.owned.iter().filter(|(_, owned)| !owned.missed).map(|(name, owned)| (name, owned.claim))
     }
 
     /// Takes note that the engine has kept a claim in its data of `generation`, or that another node has the
     /// name.
     pub fn kept(&mut self, name: &N, claim: Claim, is_kept: bool, generation: Generation) {
         match self.owned.get_mut(name).filter(|owned| owned.claim == claim) {
-            Some(owned) if is_kept => owned.kept = generation,
-            Some(_) => self.lose(name, LossCause::Taken),
-            None => {}
+            Some(_) if !is_kept => self.lose(name, LossCause::Taken),
+            Some(owned) if !owned.missed => owned.kept = generation,
+            Some(_) | None => {}
         }
     }
 
@@ -289,9 +263,9 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes note that the engine does not answer, or that the connection to it ended.
-    pub fn engine_failed(&mut self, now: Millis) {
+    pub fn engine_failed(&mut self, failure: EngineFailure, now: Millis) {
         self.ready = false;
-        self.lease.fail(now);
+        self.lease.fail(failure, now);
         self.check(now);
     }
 
@@ -316,7 +290,10 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
             ClaimResult::Granted => {
                 entry.swap_remove();
                 if self.lease.period(now) == Some(period) && self.lease.generation() == generation {
-                    self.owned.insert(name.clone(), OwnedName { claim, period, kept: generation });
+                    self.owned.insert(
+                        name.clone(),
+                        OwnedName { claim, period, kept: generation, good_until: 0, missed: false },
+                    );
                 }
                 self.actions.push(Action::Found(name.clone()));
             }
@@ -388,10 +365,9 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
 
     /// Takes note that a process that this node does not know runs at the address of another: see
     /// [`Lease::find_unknown`].
-    pub fn found_unknown(&mut self, now: Millis) -> bool {
-        let is_news = self.lease.find_unknown(now);
+    pub fn found_unknown(&mut self, now: Millis) {
+        self.lease.find_unknown(now);
         self.check(now);
-        is_news
     }
 
     /// Takes note that commands can be sent to another node, or no longer.
@@ -428,7 +404,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
 
     /// Returns the cause for which this node may no longer decide about a name; `None` if it may.
     fn loss(&self, owned: &OwnedName, period: Option<u32>, now: Millis) -> Option<LossCause> {
-        let is_kept = owned.kept == self.lease.generation() || now < self.lease.claims_kept_until();
+        let is_kept = owned.kept == self.lease.generation() || now < owned.good_until;
         if Some(owned.period) != period {
             return Some(LossCause::Lapsed);
         }
@@ -438,14 +414,16 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     /// Loses the names that this node may no longer decide about.
     fn check(&mut self, now: Millis) {
         let period = self.lease.period(now);
-        let state = (period, self.lease.generation(), now < self.lease.claims_kept_until());
-        if std::mem::replace(&mut self.checked, state) == state {
+        let state = (period, self.lease.generation());
+        if std::mem::replace(&mut self.checked, state) == state && now < self.unkept_until {
             return;
         }
         let owned = self.owned.iter();
         let lost: Vec<(N, LossCause)> =
             owned.filter_map(|(name, owned)| Some((name.clone(), self.loss(owned, period, now)?))).collect();
         lost.iter().for_each(|(name, cause)| self.lose(name, *cause));
+        let unkept = self.owned.values().filter(|owned| owned.kept != self.lease.generation());
+        self.unkept_until = unkept.map(|owned| owned.good_until).min().unwrap_or(Millis::MAX);
     }
 
     fn lose(&mut self, name: &N, cause: LossCause) {

@@ -22,7 +22,8 @@ use super::engine_fault::{CLUSTERED, REPLICA, check_server, info_field};
 use super::name_hash::{NameHash, NameHasher};
 use crate::config::{EngineServers, EngineUrl};
 use crate::protocol::cluster::{
-    Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
+    Claim, ClaimResult, EngineFailure, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis,
+    NodeId,
 };
 
 /// Longest time that Redis may take to answer.
@@ -54,6 +55,16 @@ pub enum EngineError {
     /// Redis is of a version whose scripts are others.
     #[error("Redis 7 or Valkey is needed, and this is Redis {0}")]
     Old(String),
+}
+
+impl EngineError {
+    /// Returns the way in which a server fails that could not be connected to because of this.
+    pub(super) fn failure(&self) -> EngineFailure {
+        match self {
+            EngineError::Redis(error) if error.is_connection_refusal() => EngineFailure::Refused,
+            _ => EngineFailure::Unreachable,
+        }
+    }
 }
 
 impl From<redis::ParsingError> for EngineError {
@@ -113,6 +124,15 @@ impl EngineAddress {
                 let hosts: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
                 format!("{scheme}+sentinel://{}/{primary}", hosts.join(","))
             }
+        }
+    }
+
+    /// Returns the way in which the engine fails when it cannot be connected to.
+    pub(super) fn failure(&self, error: &EngineError) -> EngineFailure {
+        match self.servers {
+            // Sentinels that do not run say nothing about their primary.
+            EngineServers::Sentinels(..) => EngineFailure::Unreachable,
+            EngineServers::Single(_) => error.failure(),
         }
     }
 
@@ -272,9 +292,9 @@ impl Engine {
         self.failed.notified().await;
     }
 
-    /// Renews the lease of a node. `last` is the time since the sending of its last renewal that was
-    /// answered, and the generation in that answer: a new one has a higher number. A node that was replaced
-    /// `returns` when no other has its address any more.
+    /// Renews the lease of a node. `since` is the time since the sending of its last renewal that was
+    /// answered, and `known` the last generation in an answer, or 0: a new one has a higher number. A node
+    /// that was replaced `returns` when no other has its address any more.
     ///
     /// # Errors
     /// Redis did not answer as it should.
@@ -282,10 +302,11 @@ impl Engine {
         &self,
         node: NodeId,
         entry: &NodeEntry,
-        last: Option<(Millis, Generation)>,
+        since: Option<Millis>,
+        known: Generation,
         returns: bool,
     ) -> Result<Renewal, EngineError> {
-        let since = last.map_or(String::new(), |(since, _)| since.to_string());
+        let since = since.map_or(String::new(), |since| since.to_string());
         let answer: Vec<Value> = self
             .scripts
             .renew
@@ -298,7 +319,7 @@ impl Engine {
             .arg(&self.process)
             .arg(since)
             .arg(if returns { "returns" } else { "" })
-            .arg(last.map_or(0, |(_, known)| known))
+            .arg(known)
             .invoke_async(&mut self.connection.clone())
             .await?;
         let mut answer = answer.into_iter();
@@ -310,17 +331,18 @@ impl Engine {
             return Ok(Renewal::Replaced(other));
         }
         let generation = generation.parse().map_err(|_| EngineError::Answer)?;
-        let mut others = Vec::new();
+        let (mut nodes, mut others) = (Vec::new(), Vec::new());
         while let (Some(node), Some(entry), Some(left)) = (answer.next(), answer.next(), answer.next()) {
             let node = parse_node(&String::from_redis_value(node)?);
             let entry = NodeEntry::from_text(&String::from_redis_value(entry)?);
-            // A node of another version may write entries of another form.
-            let Some((node, entry)) = node.zip(entry) else { continue };
             let left = i64::from_redis_value(left)?;
+            let Some(node) = node else { continue };
+            nodes.push(node);
+            // A node of another version may write entries of another form. It counts, and is not dialled.
+            let Some(entry) = entry else { continue };
             let expired = (left <= 0).then_some(left.unsigned_abs());
             others.push((node, NodeEntry { expired, ..entry }));
         }
-        let nodes = others.iter().map(|(node, _)| *node).collect();
         let age = u64::try_from(age).unwrap_or(0);
         Ok(Renewal::Renewed(EngineView { generation, age, others: nodes }, others, other))
     }

@@ -10,7 +10,7 @@ use super::engine::{Engine, EngineError, MAX_KEPT, NodeEntry, Renewal};
 use super::engine_fault::{EngineLog, Recovery, explain};
 use super::node::ClusterNode;
 use super::node_clock::now;
-use crate::protocol::cluster::Generation;
+use crate::protocol::cluster::{EngineFailure, Generation};
 
 /// Time between two renewals of the lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,14 +35,14 @@ impl ClusterNode {
     pub(super) async fn follow_engine(self: Arc<Self>) {
         let mut log = EngineLog::default();
         loop {
-            let fault = match Engine::open(&self.settings.engine).await {
-                Ok(engine) => self.keep_lease(engine, &mut log).await,
-                Err(error) => self.explain(&error),
+            let (fault, failure) = match Engine::open(&self.settings.engine).await {
+                Ok(engine) => (self.keep_lease(engine, &mut log).await, EngineFailure::Unreachable),
+                Err(error) => (self.explain(&error), self.settings.engine.failure(&error)),
             };
             self.with_state(|state| {
                 state.engine = None;
                 state.lost_since.get_or_insert_with(now);
-                state.ownership.engine_failed(now());
+                state.ownership.engine_failed(failure, now());
             });
             if self.has_left.load(Ordering::Acquire) {
                 return;
@@ -73,15 +73,15 @@ impl ClusterNode {
                 return "this node has ended".to_owned();
             }
             let sent = now();
-            let last = {
+            let (since, known) = {
                 let state = self.state.lock();
                 entry.rooms = state.ownership.owned();
                 let lease = state.ownership.lease();
-                lease.since_renewal(sent).map(|since| (since, lease.generation()))
+                (lease.since_renewal(sent), lease.generation())
             };
             let begin = Instant::now();
             let returns = self.is_replaced() && !self.has_left.load(Ordering::Acquire);
-            let renewal = engine.renew(self.id, &entry, last, returns).await;
+            let renewal = engine.renew(self.id, &entry, since, known, returns).await;
             self.counts.times.renewals.observe(begin.elapsed().as_secs_f64());
             let (view, others, replaced) = match renewal {
                 Ok(Renewal::Renewed(view, others, replaced)) => (view, others, replaced),
@@ -118,6 +118,7 @@ impl ClusterNode {
                 self.with_state(|state| {
                     state.engine = Some(engine.clone());
                     state.lost_since = None;
+                    state.is_unknown_reported = false;
                     state.ownership.engine_ready(generation, now());
                 });
             }

@@ -87,6 +87,33 @@ pub(super) struct NodeState {
     pub(super) dialled: HashSet<NodeId>,
     /// Other nodes that are dialled, and to which there is no link.
     pub(super) unlinked: HashMap<NodeId, Unlinked>,
+    /// The log says that a process runs that this node does not know, while the engine does not answer.
+    pub(super) is_unknown_reported: bool,
+}
+
+impl NodeState {
+    pub(super) fn new(id: NodeId) -> Self {
+        NodeState {
+            ownership: Ownership::new(id, now()),
+            engine: None,
+            lost_since: Some(now()),
+            waiters: HashMap::new(),
+            links: HashMap::new(),
+            entries: HashMap::new(),
+            departed: HashMap::new(),
+            dialled: HashSet::new(),
+            unlinked: HashMap::new(),
+            is_unknown_reported: false,
+        }
+    }
+
+    /// Takes note that a process that this node does not know runs at the address of another. Returns true if
+    /// the log is to say so: once, while the engine does not answer, and also if it was found before. While
+    /// the engine answers, it is a node that starts.
+    pub(super) fn found_unknown(&mut self) -> bool {
+        self.ownership.found_unknown(now());
+        self.lost_since.is_some() && !std::mem::replace(&mut self.is_unknown_reported, true)
+    }
 }
 
 /// The state of a node, for people.
@@ -129,17 +156,7 @@ impl ClusterNode {
             id,
             hub: Arc::downgrade(hub),
             links: OnceLock::new(),
-            state: Mutex::new(NodeState {
-                ownership: Ownership::new(id, now()),
-                engine: None,
-                lost_since: Some(now()),
-                waiters: HashMap::new(),
-                links: HashMap::new(),
-                entries: HashMap::new(),
-                departed: HashMap::new(),
-                dialled: HashSet::new(),
-                unlinked: HashMap::new(),
-            }),
+            state: Mutex::new(NodeState::new(id)),
             actions,
             renew: Notify::new(),
             engine_fault: Mutex::new("no answer yet".to_owned()),
@@ -314,11 +331,7 @@ impl LinkObserver for ClusterNode {
     }
 
     fn found_unknown(&self, node: NodeId) {
-        let is_news = self.with_state(|state| {
-            let is_news = state.ownership.found_unknown(now());
-            is_news && state.lost_since.is_some()
-        });
-        if is_news {
+        if self.with_state(NodeState::found_unknown) {
             tracing::error!(
                 "a process that this node does not know runs in place of {}. Redis does not answer this node, \
                  and may answer that one: the rooms of this node are closed until Redis answers here",
@@ -376,5 +389,20 @@ impl LinkObserver for ClusterNode {
 
     fn called(&self, call: Call) -> Option<AcceptedCall> {
         self.questions.accept_call(call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_process_is_reported_once_and_only_while_the_engine_does_not_answer() {
+        let mut state = NodeState::new(NodeId(1));
+        state.lost_since = None;
+        assert!(!state.found_unknown());
+        // It is found again with each attempt to reach the node that was there.
+        state.lost_since = Some(now());
+        assert!(state.found_unknown() && !state.found_unknown());
     }
 }

@@ -17,9 +17,9 @@ const B: NodeId = NodeId(0xb);
 pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let address = EngineAddress::new(&EngineUrl::parse(&redis.url())?, "scripts", None)?;
     let (engine, names) = (Engine::open(&address).await?, address.names());
-    let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None, false).await?)?;
+    let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None, 0, false).await?)?;
     ensure!(others.is_empty(), "the first node sees {others:?}");
-    let (same, others) = renewed(engine.renew(B, &entry("10.0.0.2:1"), None, false).await?)?;
+    let (same, others) = renewed(engine.renew(B, &entry("10.0.0.2:1"), None, 0, false).await?)?;
     ensure!(same == generation && others == [(A, entry("10.0.0.1:1"))], "the second sees {others:?}");
 
     let room = names.room("secret", 0);
@@ -48,7 +48,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     sleep(Duration::from_millis(1_200)).await;
     let leapt = engine.claim(&room, claim(A, 5), None, generation, 0).await?;
     ensure!(leapt == ClaimResult::OtherGeneration, "a clock that leapt: {leapt:?}");
-    renewed(engine.renew(A, &entry("10.0.0.1:1"), Some((1_300, generation)), false).await?)?;
+    renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_300), generation, false).await?)?;
 
     let (kept, fresh) = (names.room("secret", 0), names.room("y", 0));
     let claims = [(kept.clone(), claim(A, 4)), (fresh.clone(), claim(A, 9))];
@@ -59,7 +59,7 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     ensure!(lost == Some(vec![0]), "a claim to a name of another node: {lost:?}");
     ensure!(engine.keep(A, &claims, generation - 1).await?.is_none(), "claims are kept for other data");
     engine.release(&fresh, claim(A, 8), generation).await?;
-    renewed(engine.renew(B, &entry("10.0.0.2:1"), None, false).await?)?;
+    renewed(engine.renew(B, &entry("10.0.0.2:1"), None, 0, false).await?)?;
     let held = engine.claim(&kept, claim(B, 4), None, generation, 0).await?;
     let is_newer = matches!(held, ClaimResult::Held(holder, _) if holder == claim(A, 4));
     ensure!(is_newer, "an older claim replaced a newer one: {held:?}");
@@ -71,30 +71,37 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
 
     engine.leave(A).await?;
     ensure!(
-        engine.renew(A, &entry("10.0.0.1:1"), None, false).await? == Renewal::Replaced(None),
+        engine.renew(A, &entry("10.0.0.1:1"), None, 0, false).await? == Renewal::Replaced(None),
         "a node that left is back"
     );
     let free = engine.claim(&room, claim(B, 6), None, generation, 0).await?;
     ensure!(free == ClaimResult::Granted, "a name of a node that left: {free:?}");
     // Another process at the address of B.
-    renewed(engine.renew(NodeId(0xd), &entry("10.0.0.2:1"), None, false).await?)?;
+    renewed(engine.renew(NodeId(0xd), &entry("10.0.0.2:1"), None, 0, false).await?)?;
     ensure!(
-        matches!(engine.renew(B, &entry("10.0.0.2:1"), None, true).await?, Renewal::Replaced(Some(_))),
+        matches!(engine.renew(B, &entry("10.0.0.2:1"), None, 0, true).await?, Renewal::Replaced(Some(_))),
         "two nodes at one address"
     );
     engine.leave(NodeId(0xd)).await?;
-    renewed(engine.renew(B, &entry("10.0.0.2:1"), None, true).await?)?;
+    renewed(engine.renew(B, &entry("10.0.0.2:1"), None, 0, true).await?)?;
+
+    // A node whose entry this version does not understand may have rooms.
+    redis.command("hset sigver:{scripts}:who 000000000000000d \"another form\"").await?;
+    redis.command("hset sigver:{scripts}:nodes 000000000000000d 99999999999999").await?;
+    let renewal = engine.renew(B, &entry("10.0.0.2:1"), None, 0, false).await?;
+    let Renewal::Renewed(view, others, _) = renewal else { anyhow::bail!("{renewal:?}") };
+    ensure!(view.others == [NodeId(0xd)] && others.is_empty(), "a node of another version: {view:?}");
 
     redis.restart_empty().await?;
     ensure!(
-        engine.renew(A, &entry("10.0.0.1:1"), None, false).await.is_err(),
+        engine.renew(A, &entry("10.0.0.1:1"), None, 0, false).await.is_err(),
         "the connection outlives its Redis"
     );
     let engine = Engine::open(&address).await?;
-    let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None, false).await?)?;
+    let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None, 0, false).await?)?;
     ensure!(new > generation, "an empty Redis has the old generation");
     sleep(Duration::from_millis(1_200)).await;
-    let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some((10, new)), false).await?)?;
+    let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some(10), new, false).await?)?;
     ensure!(leapt > new, "a renewal does not notice that the clock has leapt");
     clock_goes_back(redis, &engine, leapt).await?;
     println!("scripts: every reply as expected");
@@ -114,7 +121,7 @@ async fn clock_goes_back(redis: &TestRedis, engine: &Engine, before: Generation)
     let name = EngineAddress::new(&EngineUrl::parse(&redis.url())?, "scripts", None)?.names().room("z", 0);
     let claim = async |generation| engine.claim(&name, Claim { node, number: 1 }, None, generation, 0).await;
     ensure!(claim(later).await? == ClaimResult::OtherGeneration, "a claim before its generation began");
-    let renewal = engine.renew(node, &entry("10.0.0.3:1"), Some((0, later)), false).await?;
+    let renewal = engine.renew(node, &entry("10.0.0.3:1"), Some(0), later, false).await?;
     let Renewal::Renewed(view, ..) = renewal else { anyhow::bail!("{renewal:?}") };
     // A lower one would be older data to the nodes that know the one before.
     ensure!(view.generation > later && view.age < STEP, "the clock went back from {later}: {view:?}");
@@ -122,9 +129,14 @@ async fn clock_goes_back(redis: &TestRedis, engine: &Engine, before: Generation)
     ensure!(matches!(wait, ClaimResult::Wait(1..=6_000)), "a free name after the clock went back: {wait:?}");
     // The same for a Redis that has no data, and whose clock shows less than another one's.
     redis.command(&format!("del {key}")).await?;
-    let last = Some((0, view.generation + STEP));
-    let (new, _) = renewed(engine.renew(node, &entry("10.0.0.3:1"), last, false).await?)?;
-    ensure!(new > view.generation + STEP, "an empty Redis has an older generation than a node knows");
+    let known = view.generation + STEP;
+    let (new, _) = renewed(engine.renew(node, &entry("10.0.0.3:1"), Some(0), known, false).await?)?;
+    ensure!(new > known, "an empty Redis has an older generation than a node knows");
+    // A node that was replaced has no lease that could show a leap, and still knows the last generation.
+    redis.command(&format!("del {key}")).await?;
+    let known = new + STEP;
+    let (new, _) = renewed(engine.renew(node, &entry("10.0.0.3:1"), None, known, true).await?)?;
+    ensure!(new > known, "an empty Redis has an older generation than a replaced node knows");
     Ok(())
 }
 
@@ -132,9 +144,8 @@ async fn clock_goes_back(redis: &TestRedis, engine: &Engine, before: Generation)
 async fn grace(engine: &Engine, generation: Generation) -> Result<()> {
     for _ in 0..7 {
         sleep(Duration::from_millis(1_000)).await;
-        let last = Some((1_100, generation));
-        renewed(engine.renew(A, &entry("10.0.0.1:1"), last, false).await?)?;
-        renewed(engine.renew(B, &entry("10.0.0.2:1"), last, false).await?)?;
+        renewed(engine.renew(A, &entry("10.0.0.1:1"), Some(1_100), generation, false).await?)?;
+        renewed(engine.renew(B, &entry("10.0.0.2:1"), Some(1_100), generation, false).await?)?;
     }
     Ok(())
 }

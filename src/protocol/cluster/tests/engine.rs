@@ -165,6 +165,11 @@ impl EngineData {
         }
     }
 
+    /// Returns true if all nodes of other data are in these.
+    pub(super) fn knows_nodes_of(&self, other: &EngineData) -> bool {
+        other.nodes.keys().all(|node| self.nodes.contains_key(node))
+    }
+
     /// Returns true if the grace of the generation is over.
     pub(super) fn is_settled(&self, now: Millis) -> bool {
         self.generation.is_some_and(|generation| now >= generation.began + GENERATION_GRACE)

@@ -1,4 +1,13 @@
-//! The faults of the simulation.
+//! The faults of the simulation: any of them, also several at once, but not
+//!
+//! - an engine without its data, or another one, with which a node starts at an address that is unknown to
+//!   nodes which it does not serve;
+//! - a replica that is promoted with data older than 0.3 s, or from before its primary lost them, or without
+//!   a node that its primary goes on to serve;
+//! - a replica that is promoted while nodes do not reach each other, or in the first seconds after another
+//!   one was.
+//!
+//! [`ClusterSimulation::run_uncovered`] causes what the second point excludes.
 
 use super::super::Millis;
 use super::engine::EngineRequest;
@@ -7,7 +16,12 @@ use super::simulation::{ClusterSimulation, ENGINE, Healing, NODES, SimEvent};
 impl ClusterSimulation {
     /// Begins a fault, and plans the next.
     pub(super) fn fault(&mut self) {
+        if self.now >= self.last_fault {
+            return;
+        }
         let (kind, node) = (self.rng.u8(..16), self.rng.usize(..NODES));
+        // A node starts with an engine that has lost its data, and a replica has data from before.
+        let kind = if self.is_uncovered { [12, 13][usize::from(kind % 2)] } else { kind };
         let time = if self.rng.bool() { self.rng.u64(200..6_000) } else { self.rng.u64(6_000..30_000) };
         self.faults.push(format!("{}: fault {kind} at node {node} for {time} ms", self.now));
         match kind {
@@ -89,12 +103,17 @@ impl ClusterSimulation {
     /// Has a replica serve the nodes that connect from now on, one of them at once, while its former primary
     /// serves those that are connected. Nodes that do not reach each other for long could not notice it.
     fn promote_replica(&mut self, time: Millis) {
-        if !self.are_nodes_connected() {
+        let is_settled = self.data.is_settled(self.now.saturating_add_signed(self.ahead));
+        if !self.are_nodes_connected() || !is_settled && !self.is_uncovered {
             return;
         }
         let limit = self.now.saturating_sub(self.rng.u64(0..300));
-        let copy = self.copies.iter().rev().find(|(at, _)| *at <= limit);
-        let data = copy.map(|(_, data)| data.clone()).unwrap_or_default();
+        // A copy is what the engine had since the one before: the next one has all up to the limit.
+        let copy = match self.is_uncovered {
+            true => self.copies.iter().rev().find(|(at, _)| *at <= limit),
+            false => self.copies.iter().find(|(at, copy)| *at > limit && copy.knows_nodes_of(&self.data)),
+        };
+        let data = copy.map_or_else(|| self.data.clone(), |(_, data)| data.clone());
         self.former = Some((self.process, std::mem::replace(&mut self.data, data)));
         self.process += 1;
         self.after(time, SimEvent::Heal(Healing::Former(self.process - 1)));

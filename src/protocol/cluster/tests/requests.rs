@@ -1,6 +1,6 @@
 //! The requests of the nodes of the simulation to the engine, and its replies.
 
-use super::super::NodeId;
+use super::super::{EngineFailure, NodeId};
 use super::engine::{EngineReply, EngineRequest};
 use super::simulation::{ClusterSimulation, ENGINE, SimEvent};
 
@@ -95,7 +95,7 @@ impl ClusterSimulation {
         let now = self.now;
         let state = &mut self.nodes[node];
         (state.connection, state.renew_sent) = (None, None);
-        state.ownership.engine_failed(now);
+        state.ownership.engine_failed(EngineFailure::Unreachable, now);
         self.act(node);
     }
 
@@ -104,13 +104,14 @@ impl ClusterSimulation {
         if self.nodes[node].renew_sent.is_some_and(|sent| now >= sent + 1_000) {
             self.disconnect(node);
         }
-        let is_connected = self.is_connected(node, ENGINE);
+        let (is_connected, is_cut) = (self.is_connected(node, ENGINE), self.is_cut(node, ENGINE));
         let state = &mut self.nodes[node];
         if state.connection.is_none() {
             if is_connected {
                 (state.connection, state.last_sent) = (Some(self.process), 0);
             } else {
-                state.ownership.engine_failed(now);
+                let failure = if is_cut { EngineFailure::Unreachable } else { EngineFailure::Refused };
+                state.ownership.engine_failed(failure, now);
             }
         }
         if now >= self.nodes[node].last_sent + 1_000 {

@@ -59,6 +59,8 @@ pub(super) enum SimEvent {
     /// All peers leave a room.
     Empty(Name),
     Fault,
+    /// Earlier decisions count no more.
+    Settle,
     Sever(usize, usize, Millis),
     Heal(Healing),
 }
@@ -118,6 +120,10 @@ pub(super) struct ClusterSimulation {
     pub(super) process: u64,
     /// Process and data of a primary that was replaced, and still answers the nodes that are connected to it.
     pub(super) former: Option<(u64, EngineData)>,
+    /// The faults are those that the cluster does not survive.
+    pub(super) is_uncovered: bool,
+    /// Time from which on there are no new faults.
+    pub(super) last_fault: Millis,
     /// Number of faults for which the engine is away.
     pub(super) away: u32,
     /// Time by which the engine's clock is ahead.
@@ -133,11 +139,31 @@ pub(super) struct ClusterSimulation {
     pub(super) decided: u64,
     pub(super) given_up: u64,
     pub(super) faults: Vec<String>,
+    /// Two claims decided about a name before the faults ended.
+    had_conflicts: bool,
 }
 
 impl ClusterSimulation {
     pub(super) fn run(seed: u64, disabled: Disabled) -> Self {
-        let mut simulation = ClusterSimulation {
+        let mut simulation = ClusterSimulation::new(seed, disabled);
+        simulation.run_to_the_end();
+        simulation
+    }
+
+    /// Runs with faults that are not covered, and an end to them. Returns also if two claims decided about a
+    /// name meanwhile; the decisions are those since all nodes reach each other and the engine.
+    pub(super) fn run_uncovered(seed: u64) -> (Self, bool) {
+        let mut simulation = ClusterSimulation::new(seed, Disabled::default());
+        simulation.is_uncovered = true;
+        simulation.last_fault = simulation.now + DURATION / 3;
+        simulation.after(DURATION * 4 / 5, SimEvent::Settle);
+        simulation.run_to_the_end();
+        let had_conflicts = simulation.had_conflicts;
+        (simulation, had_conflicts)
+    }
+
+    fn new(seed: u64, disabled: Disabled) -> Self {
+        ClusterSimulation {
             rng: fastrand::Rng::with_seed(seed),
             now: 1_000_000,
             queue: BinaryHeap::new(),
@@ -148,6 +174,9 @@ impl ClusterSimulation {
             copies: Vec::new(),
             process: 1,
             former: None,
+            is_uncovered: false,
+            had_conflicts: false,
+            last_fault: Millis::MAX,
             away: 0,
             ahead: 0,
             cuts: BTreeMap::new(),
@@ -159,25 +188,32 @@ impl ClusterSimulation {
             decided: 0,
             given_up: 0,
             faults: Vec::new(),
-        };
-        for node in 0..NODES {
-            let started = simulation.start_node(node, 0);
-            simulation.nodes.push(started);
-            simulation.after(10 * node as Millis, SimEvent::Tick(node));
-            simulation.after(10 * node as Millis, SimEvent::RenewTick(node));
         }
-        simulation.after(8_000, SimEvent::Join);
-        simulation.after(12_000, SimEvent::Fault);
-        let end = simulation.now + DURATION;
-        while let Some(Reverse((at, _, number))) = simulation.queue.pop() {
-            let Some(event) = simulation.events.remove(&number) else { continue };
+    }
+
+    fn run_to_the_end(&mut self) {
+        for node in 0..NODES {
+            let started = self.start_node(node, 0);
+            self.nodes.push(started);
+            self.after(10 * node as Millis, SimEvent::Tick(node));
+            self.after(10 * node as Millis, SimEvent::RenewTick(node));
+        }
+        self.after(8_000, SimEvent::Join);
+        self.after(12_000, SimEvent::Fault);
+        let end = self.now + DURATION;
+        while let Some(Reverse((at, _, number))) = self.queue.pop() {
+            let Some(event) = self.events.remove(&number) else { continue };
             if at > end {
                 break;
             }
-            simulation.now = at;
-            simulation.handle(event);
+            self.now = at;
+            self.handle(event);
         }
-        simulation
+    }
+
+    /// Returns true if a claim decided about each name.
+    pub(super) fn decides_about_all(&self) -> bool {
+        self.decisions.len() == NAMES as usize
     }
 
     /// Returns the names about which two claims decided in turns, and not one after the other, with the first
@@ -238,8 +274,11 @@ impl ClusterSimulation {
     }
 
     pub(super) fn is_connected(&self, a: usize, b: usize) -> bool {
-        let is_cut = self.cuts.get(&(a.min(b), a.max(b))).is_some_and(|times| *times > 0);
-        !is_cut && (a.max(b) != ENGINE || self.away == 0)
+        !self.is_cut(a, b) && (a.max(b) != ENGINE || self.away == 0)
+    }
+
+    pub(super) fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.cuts.get(&(a.min(b), a.max(b))).is_some_and(|times| *times > 0)
     }
 
     /// Returns true if all nodes run, and reach each other.
@@ -341,6 +380,10 @@ impl ClusterSimulation {
                 }
             }
             SimEvent::Fault => self.fault(),
+            SimEvent::Settle => {
+                self.had_conflicts = !self.conflicts().is_empty();
+                self.decisions.clear();
+            }
             SimEvent::Sever(a, b, time) => self.sever(a, b, time),
             SimEvent::Heal(Healing::Engine) => self.away -= 1,
             SimEvent::Heal(Healing::Former(process)) => {

@@ -68,7 +68,7 @@ async fn every_line_is_one_json_object() {
     assert_eq!(with("serving")["level"], "INFO");
     // What is no event: the status, of several lines.
     let status = with("sigver 22");
-    assert!(status["message"].as_str().unwrap().contains("\nconnections: "), "{status}");
+    assert!(status["message"].as_str().unwrap().contains("\nconnections of sigver clients: "), "{status}");
     for line in &lines {
         let timestamp = line["timestamp"].as_str().unwrap();
         assert!(timestamp.ends_with('Z') && line["target"].as_str().unwrap().starts_with("sigver"), "{line}");
@@ -100,7 +100,8 @@ async fn addresses_are_logged_as_asked_in_each_format() {
             // The address that the server listens on is none of a client.
             let of_clients: Vec<&str> = log.lines().filter(|line| line.contains("connection")).collect();
             assert!(of_clients.len() > 3, "{log}");
-            let of_clients = of_clients.into_iter().filter(|line| !line.contains("connections: "));
+            let of_clients =
+                of_clients.into_iter().filter(|line| !line.contains("connections of sigver clients: "));
             let of_clients = of_clients.collect::<Vec<_>>().join("\n");
             assert!(shown.is_none_or(|shown| of_clients.contains(shown)), "{format} {log_ip}: {log}");
             assert!(hidden.iter().all(|hidden| !of_clients.contains(hidden)), "{format} {log_ip}: {log}");

@@ -5,8 +5,8 @@
 //! not touch the count.
 //!
 //! The memory of the process has a limit as well, and more causes. Both are looked at several times a second,
-//! and more often while much is added: near a limit no new clients are admitted, and nearer to it no client may
-//! hold more than before, and those that hold most are closed.
+//! and more often while much is added: near a limit no new clients are admitted, and nearer to it no client
+//! may hold more than before, and those that hold most are closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

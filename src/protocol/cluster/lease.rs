@@ -153,7 +153,7 @@ impl Lease {
             self.peers.values_mut().for_each(|peer| peer.informed = None);
         }
         self.view = view;
-        // An answer that was on its way says nothing about the time after it was sent.
+        // An answer to a renewal that was on its way is none about the time after its sending.
         self.outdated_at.take_if(|at| *at < sent);
         let (others, limit) = (&self.view.others, now.saturating_sub(FORGET_TIMEOUT));
         let is_reported = |peer: &PeerNode| peer.reported > now.saturating_sub(PING_TIMEOUT);
@@ -349,8 +349,8 @@ impl Lease {
             return;
         }
         if self.view.others.is_empty() && self.peers.is_empty() {
-            // The only node goes on while the engine serves no node. One that it cannot reach may serve one that
-            // has started since. Nor is silence a failure: a process that was stopped knows of none
+            // The only node goes on while the engine serves no node. An engine that it cannot reach may serve
+            // one that has started since. Nor is silence a failure: a process that was stopped knows of none
             // when it continues, and may no longer be the only one.
             let is_settled = self.view.age >= GENERATION_GRACE;
             if let Some(refused) = self.refused.filter(|_| is_settled) {

@@ -130,7 +130,7 @@ impl EngineAddress {
     /// Returns the way in which the engine fails when it cannot be connected to.
     pub(super) fn failure(&self, error: &EngineError) -> EngineFailure {
         match self.servers {
-            // Sentinels that do not run say nothing about their primary.
+            // Sentinels that do not run are no sign of what their primary does.
             EngineServers::Sentinels(..) => EngineFailure::Unreachable,
             EngineServers::Single(_) => error.failure(),
         }

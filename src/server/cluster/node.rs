@@ -87,7 +87,7 @@ pub(super) struct NodeState {
     pub(super) dialled: HashSet<NodeId>,
     /// Other nodes that are dialled, and to which there is no link.
     pub(super) unlinked: HashMap<NodeId, Unlinked>,
-    /// The log says that a process runs that this node does not know, while the engine does not answer.
+    /// The log has a line about a process that this node does not know, while the engine does not answer.
     pub(super) is_unknown_reported: bool,
 }
 
@@ -108,7 +108,7 @@ impl NodeState {
     }
 
     /// Takes note that a process that this node does not know runs at the address of another. Returns true if
-    /// the log is to say so: once, while the engine does not answer, and also if it was found before. While
+    /// the log is to have it: once, while the engine does not answer, and also if it was found before. While
     /// the engine answers, it is a node that starts.
     pub(super) fn found_unknown(&mut self) -> bool {
         self.ownership.found_unknown(now());

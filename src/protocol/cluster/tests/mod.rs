@@ -345,7 +345,7 @@ fn nothing_is_claimed_while_a_node_runs_that_does_not_know_another() {
     assert!(node.lease().may_claim(over) && node.lease().may_take_over(third, over));
 }
 
-/// The longest time is that of one that another node dialled just before it died, and tells of since.
+/// The longest time is that of one that another node dialled just before it died, and reports since.
 #[test]
 fn room_of_a_dead_node_is_usable_after_thirteen_seconds_at_most() {
     let (third, died) = (NodeId(3), 20_000);
@@ -376,7 +376,7 @@ fn room_of_a_dead_node_is_usable_after_thirteen_seconds_at_most() {
             break;
         }
     }
-    // The node that told of it has its last ping on the way a second later.
+    // The node that reported it has its last ping on the way a second later.
     assert!(usable.is_some_and(|time| (2 * PING_TIMEOUT..=12_000).contains(&time)), "{usable:?}");
 }
 

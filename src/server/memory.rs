@@ -32,16 +32,36 @@ pub(crate) const CONNECTION: usize = 2 << 10;
 /// Number of bytes that an event stream takes in addition to its connection.
 pub(crate) const EVENT_STREAM: usize = 8 << 10;
 
-/// Share of a limit, in 32nds, from which on no new clients are admitted.
-const REFUSE_FROM: u64 = 28;
-/// Share of the limit of the process, in 32nds, from which on no client may hold more: what is charged is not
-/// all of the memory, and takes some of it only later.
-const FULL_FROM: u64 = 29;
-/// Share of a limit, in 32nds, from which on the clients that hold most are closed.
-const SHED_FROM: u64 = 30;
-/// Share of the limit of the process, in 32nds, from which on no client may hold more at all, and those are
-/// closed as well that hold little: many of these have made it so much.
-const LAST_RESORT_FROM: u64 = 31;
+/// Nearness to a limit, in steps of 32nds of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum MemoryNeed {
+    /// There is enough.
+    None,
+    /// No new clients are admitted.
+    Refuse,
+    /// No client may hold more, as what is charged is not all of the memory, and takes some of it only later.
+    /// Of the process only.
+    Full,
+    /// The clients that hold most are closed.
+    Shed,
+    /// No client may hold more at all, and those are closed as well that hold little: many of these have made
+    /// it so much. Of the process only.
+    LastResort,
+}
+
+impl MemoryNeed {
+    /// Returns the need by the bytes that are used and their limit.
+    fn new(used: u64, limit: u64) -> Self {
+        let steps = [
+            (31, MemoryNeed::LastResort),
+            (30, MemoryNeed::Shed),
+            (29, MemoryNeed::Full),
+            (28, MemoryNeed::Refuse),
+        ];
+        let reached = steps.into_iter().find(|(share, _)| used >= limit / 32 * share);
+        reached.map_or(MemoryNeed::None, |(_, need)| need)
+    }
+}
 
 /// Share of the limit, in sixteenths, up to which connections may hold something before their upgrade: they
 /// are refused before any others.
@@ -130,15 +150,14 @@ impl MemoryBudget {
     }
 
     fn look_at(&self, resident: Option<u64>) -> bool {
-        self.update_refusals(resident);
+        let (process, all) = self.update_refusals(resident);
         // Clients that hold much would else keep the memory where no client can send and they are not closed.
-        let is_in_need = self.has_refused_charge.swap(false, Ordering::Relaxed)
-            && self.process_has_reached(resident, FULL_FROM);
-        let sheds = is_in_need || self.has_reached(resident, SHED_FROM);
-        let is_last_resort = self.process_has_reached(resident, LAST_RESORT_FROM);
+        let is_in_need =
+            self.has_refused_charge.swap(false, Ordering::Relaxed) && process >= MemoryNeed::Full;
+        let sheds = is_in_need || all >= MemoryNeed::Shed;
         let shed_above = match self.shed_above.load(Ordering::Relaxed) {
             _ if !sheds => usize::MAX,
-            before if is_last_resort => (before / 2).clamp(LEAST_SHED, LAST_SHED),
+            before if process == MemoryNeed::LastResort => (before / 2).clamp(LEAST_SHED, LAST_SHED),
             usize::MAX => FIRST_SHED,
             before => (before / 2).max(LAST_SHED),
         };
@@ -149,27 +168,21 @@ impl MemoryBudget {
         sheds
     }
 
-    /// Decides what is refused from now on.
-    fn update_refusals(&self, resident: Option<u64>) {
+    /// Decides what is refused from now on. Returns the need of the process, and the greater one of that and
+    /// of what is held for clients.
+    fn update_refusals(&self, resident: Option<u64>) -> (MemoryNeed, MemoryNeed) {
         self.grown.store(0, Ordering::Relaxed);
-        self.refuses_clients.store(self.has_reached(resident, REFUSE_FROM), Ordering::Relaxed);
-        let max_charge =
-            match [LAST_RESORT_FROM, FULL_FROM].map(|share| self.process_has_reached(resident, share)) {
-                [true, _] => 0,
-                [false, true] => SMALL_CHARGE,
-                [false, false] => usize::MAX,
-            };
+        let process = resident.zip(self.process_limit);
+        let process = process.map_or(MemoryNeed::None, |(used, limit)| MemoryNeed::new(used, limit));
+        let all = process.max(MemoryNeed::new(self.used() as u64, self.limit as u64));
+        self.refuses_clients.store(all >= MemoryNeed::Refuse, Ordering::Relaxed);
+        let max_charge = match process {
+            MemoryNeed::None | MemoryNeed::Refuse => usize::MAX,
+            MemoryNeed::Full | MemoryNeed::Shed => SMALL_CHARGE,
+            MemoryNeed::LastResort => 0,
+        };
         self.max_charge.store(max_charge, Ordering::Relaxed);
-    }
-
-    /// Returns true if the process has reached a share of its limit.
-    fn process_has_reached(&self, resident: Option<u64>, share: u64) -> bool {
-        resident.zip(self.process_limit).is_some_and(|process| reaches(process, share))
-    }
-
-    /// Returns true if the process, or what is held for clients, has reached a share of its limit.
-    fn has_reached(&self, resident: Option<u64>, share: u64) -> bool {
-        reaches((self.used() as u64, self.limit as u64), share) || self.process_has_reached(resident, share)
+        (process, all)
     }
 
     /// Notes that the process is about to take more memory. Looks at it if it has grown much since the last
@@ -217,11 +230,6 @@ impl MemoryBudget {
     pub(crate) fn empty_charge(self: &Arc<Self>) -> MemoryCharge {
         MemoryCharge { budget: Arc::clone(self), bytes: 0 }
     }
-}
-
-/// Returns true if `used` is at least a share of `limit`, in 32nds.
-fn reaches((used, limit): (u64, u64), share: u64) -> bool {
-    used >= limit / 32 * share
 }
 
 /// A part of a [`MemoryBudget`], which is given back when it is dropped.

@@ -30,6 +30,7 @@ pub(crate) mod tls;
 pub mod transport;
 mod turn;
 mod unix_socket;
+mod write_timeout;
 
 pub use auth::{AuthError, AuthFileError};
 pub use bridge::{BridgeReport, BridgeStartError};

@@ -22,13 +22,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::history::{self, History};
-use super::write_timeout::WriteTimeout;
 use super::{StatusQuery, StatusService, metrics};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use crate::server::readiness::{NotReady, Ready};
 use crate::server::reload::{ReloadReport, ReloadSender};
 use crate::server::telemetry::Format;
+use crate::server::write_timeout::WriteTimeout;
 
 /// Methods of what changes something.
 const POST_ONLY: &str = "POST";

@@ -6,7 +6,6 @@ pub(crate) mod http;
 mod metrics;
 mod process_stats;
 pub mod unix;
-mod write_timeout;
 
 pub use metrics::metrics_markdown;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use super::peers::{BridgePeers, UnexpectedMessage};
 use crate::protocol::mesh::{BRIDGE_MESSAGE_VERSION, BridgeMessage, BridgeMessageError};
 use crate::server::clock;
 use crate::server::hub::Hub;
+use crate::server::write_timeout::WriteTimeout;
 
 /// Longest time for the first message of a bridge.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,11 +78,14 @@ impl Drop for ConnectionEnd<'_> {
     }
 }
 
+/// The way to a bridge, which has to read something of what waits for it.
+type BridgeWriter = WriteTimeout<OwnedWriteHalf>;
+
 /// A connection whose process introduced itself as a bridge.
 #[derive(Debug)]
 struct Greeted {
     reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    writer: BridgeWriter,
     received: BytesMut,
     instance: u32,
 }
@@ -106,7 +110,8 @@ pub(super) async fn serve(stream: UnixStream, link: &Arc<BridgeLink>, hub: &Arc<
 }
 
 async fn greet(stream: UnixStream) -> Result<Greeted, BridgeConnectionError> {
-    let (mut reader, mut writer) = stream.into_split();
+    let (mut reader, writer) = stream.into_split();
+    let mut writer = WriteTimeout::new(writer, WRITE_TIMEOUT);
     let mut hello = BytesMut::new();
     BridgeMessage::Hello { version: BRIDGE_MESSAGE_VERSION, instance: 0 }.write(&mut hello);
     write(&mut writer, &hello).await?;
@@ -136,10 +141,7 @@ async fn run(greeted: Greeted, link: &Arc<BridgeLink>, hub: &Arc<Hub>) -> Result
 }
 
 /// Sends what is queued, until the bridge does not read it.
-async fn write_queued(
-    mut writer: OwnedWriteHalf,
-    queues: &BridgeQueues,
-) -> Result<(), BridgeConnectionError> {
+async fn write_queued(mut writer: BridgeWriter, queues: &BridgeQueues) -> Result<(), BridgeConnectionError> {
     loop {
         queues.message_added.notified().await;
         let bytes = queues.take_messages().ok_or(BridgeConnectionError::Overfull)?;
@@ -147,14 +149,11 @@ async fn write_queued(
     }
 }
 
-async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<(), BridgeConnectionError> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let written = tokio::time::timeout(WRITE_TIMEOUT, writer.write(rest)).await;
-        let written = written.map_err(|_| BridgeConnectionError::Slow)??;
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    Ok(())
+async fn write(writer: &mut BridgeWriter, bytes: &[u8]) -> Result<(), BridgeConnectionError> {
+    writer.write_all(bytes).await.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => BridgeConnectionError::Slow,
+        _ => error.into(),
+    })
 }
 
 /// Handles what the bridge sends, what its peers receive, and what is due.

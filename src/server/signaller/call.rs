@@ -15,6 +15,7 @@ use crate::protocol::frame::{Close, Outgoing};
 use crate::server::memory::MemoryCharge;
 use crate::server::transport::Transport as _;
 use crate::server::transport::ws::Socket;
+use crate::server::write_timeout::WriteTimeout;
 
 /// Length of the buffer in each direction, in bytes.
 const BUFFER: usize = 8 * 1024;
@@ -99,6 +100,7 @@ async fn forward_frames(
     to: &mut (impl AsyncWrite + Unpin),
     stop: impl Future<Output = PipeStop>,
 ) -> CallEnd {
+    let mut to = WriteTimeout::new(to, WRITE_TIMEOUT);
     let (mut buffer, mut position) = (vec![0; BUFFER], FramePosition::default());
     let mut stop = pin!(stop);
     loop {
@@ -117,10 +119,10 @@ async fn forward_frames(
             }
             Ok::<_, io::Error>(bytes.is_empty())
         };
-        match timeout(WRITE_TIMEOUT, forwarded).await {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => return CallEnd::Closed,
-            Ok(Err(_)) | Err(_) => return CallEnd::Lost,
+        match forwarded.await {
+            Ok(false) => {}
+            Ok(true) => return CallEnd::Closed,
+            Err(_) => return CallEnd::Lost,
         }
     }
 }
@@ -275,6 +277,26 @@ mod tests {
         timeout(2 * WRITE_TIMEOUT, write).await.expect("no message reached the other node");
         assert_eq!(call.end.await.unwrap(), Some("disconnected"));
         assert!(begin.elapsed() <= WRITE_TIMEOUT + Duration::from_millis(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_reads_slowly_is_not_lost() {
+        let Forwarded { mut client, mut node, .. } = forwarded(b"", pending());
+        let message = [&[0x82, 126, 0x40, 0][..], &[7; 0x4000]].concat();
+        let begin = Instant::now();
+        let mut received = Vec::new();
+        let receive = async {
+            while received.len() < message.len() {
+                tokio::time::sleep(WRITE_TIMEOUT / 2).await;
+                received.extend(read(&mut client, 1024.min(message.len() - received.len())).await);
+            }
+        };
+        let (written, ()) = tokio::join!(node.write_all(&message), receive);
+        written.unwrap();
+        assert_eq!(received, message);
+        assert!(begin.elapsed() > 4 * WRITE_TIMEOUT);
+        drop(node);
+        assert_eq!(rest(&mut client).await, b"");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use tokio::time::{Sleep, sleep};
 
 /// A stream on which a write fails that makes no progress for a while.
 #[derive(Debug)]
-pub(super) struct WriteTimeout<S> {
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     timeout: Duration,
     /// The end of that time, while a write waits.
@@ -18,7 +18,7 @@ pub(super) struct WriteTimeout<S> {
 }
 
 impl<S> WriteTimeout<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+    pub(crate) fn new(stream: S, timeout: Duration) -> Self {
         WriteTimeout { stream, timeout, deadline: None }
     }
 

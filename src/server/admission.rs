@@ -19,8 +19,11 @@ use super::telemetry::{LimitKind, Telemetry};
 use crate::config::ServerLimits;
 
 /// Maximum number of refused clients at the same time that are given the time to read the response. The
-/// oldest, which was sent it long before, gives way to a new one.
+/// oldest that was sent it gives way to a new one.
 const MAX_LINGERING: usize = 256;
+/// Maximum number of refused clients at the same time, those included that were not sent the response yet: a
+/// crowd arrives before the first of them is.
+const MAX_REFUSED: usize = 2 * MAX_LINGERING;
 /// Time that a refused client has to read the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -45,8 +48,16 @@ pub struct Admission {
     without_address: Arc<PermitOwner>,
     memory: Arc<MemoryBudget>,
     telemetry: Arc<Telemetry>,
-    /// The tasks of refused clients, oldest first.
-    lingering: Mutex<VecDeque<AbortHandle>>,
+    /// Refused clients, oldest first.
+    refused: Mutex<VecDeque<RefusedClient>>,
+}
+
+/// A refused client that is being answered.
+#[derive(Debug)]
+struct RefusedClient {
+    task: AbortHandle,
+    /// True once the response was sent.
+    is_answered: Arc<AtomicBool>,
 }
 
 /// The counts that a permit gives back. Shared by all connections without an address, so that a permit is one
@@ -84,7 +95,7 @@ impl Admission {
             addresses: Arc::new(Mutex::new(AddressTable::new(AddressLimits::default()))),
             memory: Arc::clone(memory),
             telemetry: Arc::clone(telemetry),
-            lingering: Mutex::default(),
+            refused: Mutex::default(),
         };
         admission.set_limits(limits);
         Arc::new(admission)
@@ -223,10 +234,13 @@ impl Admission {
                 refusal("503 Service Unavailable", "another node has replaced this one")
             }
         };
+        let is_answered = Arc::new(AtomicBool::new(false));
+        let answered = Arc::clone(&is_answered);
         let task = tokio::spawn(async move {
             let respond = async {
                 stream.write_all(response.as_bytes()).await?;
                 stream.shutdown().await?;
+                answered.store(true, Ordering::Relaxed);
                 // A connection that is closed with something unread is reset, which can destroy the response.
                 let mut discarded = [0; 512];
                 while stream.read(&mut discarded).await? > 0 {}
@@ -234,16 +248,17 @@ impl Admission {
             };
             let _ = tokio::time::timeout(LINGER_TIMEOUT, respond).await;
         });
-        let mut lingering = self.lingering.lock();
-        if lingering.len() >= MAX_LINGERING {
-            lingering.retain(|client| !client.is_finished());
+        let mut refused = self.refused.lock();
+        if refused.len() >= MAX_LINGERING {
+            refused.retain(|client| !client.task.is_finished());
         }
-        if lingering.len() >= MAX_LINGERING
-            && let Some(oldest) = lingering.pop_front()
-        {
-            oldest.abort();
+        while refused.len() >= MAX_LINGERING {
+            let answered = refused.iter().position(|client| client.is_answered.load(Ordering::Relaxed));
+            let oldest = (refused.len() >= MAX_REFUSED).then_some(0);
+            let Some(client) = answered.or(oldest).and_then(|index| refused.remove(index)) else { break };
+            client.task.abort();
         }
-        lingering.push_back(task.abort_handle());
+        refused.push_back(RefusedClient { task: task.abort_handle(), is_answered });
     }
 }
 
@@ -306,6 +321,8 @@ impl Drop for StreamPermit {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::DuplexStream;
 
     use super::*;
 
@@ -374,6 +391,44 @@ mod tests {
     #[test]
     fn permit_is_one_pointer() {
         assert_eq!(size_of::<ConnectionPermit>(), size_of::<usize>());
+    }
+
+    /// Refuses a crowd before any of its tasks runs. Returns the clients.
+    fn refuse_crowd(admission: &Admission, size: usize) -> Vec<DuplexStream> {
+        let refuse = |_| {
+            let (client, server) = tokio::io::duplex(1024);
+            admission.refuse(LimitKind::Connections, server);
+            client
+        };
+        (0..size).map(refuse).collect()
+    }
+
+    /// Returns true for each client that receives a response.
+    async fn answered(clients: &mut [DuplexStream]) -> Vec<bool> {
+        let mut answered = Vec::new();
+        for client in clients {
+            answered.push(client.read_exact(&mut [0; 12]).await.is_ok());
+        }
+        answered
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_of_a_crowd_is_sent_its_response_before_another_one_takes_its_place() {
+        let (admission, _telemetry) = admission(&ServerLimits::default());
+        let mut crowd = refuse_crowd(&admission, MAX_REFUSED);
+        assert_eq!(answered(&mut crowd).await, vec![true; MAX_REFUSED]);
+        // They still have the time to read it. Those that were sent it first give way.
+        let mut next = refuse_crowd(&admission, MAX_LINGERING);
+        assert!(admission.refused.lock().len() <= MAX_REFUSED);
+        assert_eq!(answered(&mut next).await, vec![true; MAX_LINGERING]);
+        // There is a bound all the time.
+        let mut late = refuse_crowd(&admission, MAX_REFUSED + 1);
+        assert_eq!(admission.refused.lock().len(), MAX_REFUSED);
+        assert_eq!(answered(&mut late).await.iter().filter(|answered| !**answered).count(), 1);
+        // Nothing of it stays.
+        tokio::time::sleep(2 * LINGER_TIMEOUT).await;
+        drop(refuse_crowd(&admission, MAX_LINGERING + 1));
+        assert!(admission.refused.lock().len() <= MAX_LINGERING + 1);
     }
 
     #[test]

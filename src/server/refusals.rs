@@ -48,6 +48,8 @@ pub enum RefusalCause {
     TlsHandshake,
     /// A TLS handshake or a request that did not arrive in time.
     Timeout,
+    /// A client of a node of a cluster whose address another node has taken.
+    Replaced,
     /// The beginning of HTTP/2, which is not served.
     Http2,
     /// Bytes that are no HTTP request, or one that is too long.
@@ -79,6 +81,7 @@ impl RefusalCause {
             RefusalCause::InvalidClientCertificate => "invalid_client_certificate",
             RefusalCause::TlsHandshake => "tls_handshake",
             RefusalCause::Timeout => "timeout",
+            RefusalCause::Replaced => "replaced",
             RefusalCause::Http2 => "http2",
             RefusalCause::InvalidHttp => "invalid_http",
             RefusalCause::Request => "request",
@@ -106,6 +109,7 @@ impl RefusalCause {
             RefusalCause::InvalidClientCertificate => "a certificate of the client that is not valid here",
             RefusalCause::TlsHandshake => "the TLS handshake failed",
             RefusalCause::Timeout => "no TLS handshake or request in time",
+            RefusalCause::Replaced => "another node of the cluster has the address of this one",
             RefusalCause::Http2 => "HTTP/2, which this server does not speak",
             RefusalCause::InvalidHttp => "not an HTTP request, or too long",
             RefusalCause::Request => "a request that this server does not grant",
@@ -122,6 +126,7 @@ impl RefusalCause {
             | RefusalCause::AuthUnavailable
             | RefusalCause::TlsOnPlainPort
             | RefusalCause::HttpOnTlsPort
+            | RefusalCause::Replaced
             | RefusalCause::Http2 => true,
             RefusalCause::TlsHandshake
             | RefusalCause::MissingClientCertificate

@@ -205,6 +205,12 @@ impl ClusterNode {
         self.replaced.load(Ordering::Relaxed)
     }
 
+    /// Makes another process the one that has the address of this node.
+    #[cfg(test)]
+    pub(in crate::server) fn replace(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn cluster_name(&self) -> &str {
         self.settings.engine.name()
     }

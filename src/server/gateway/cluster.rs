@@ -190,8 +190,17 @@ fn machine_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
     use super::*;
-    use crate::config::{EngineUrl, ListenAddress, NodeAddress};
+    use crate::config::{AdminSocketPath, EngineUrl, ListenAddress, NodeAddress, PemSource, TlsFiles};
+    use crate::server::RefusalCause;
     use crate::server::admin::StatusQuery;
     use crate::server::gateway::Gateway;
 
@@ -255,6 +264,55 @@ mod tests {
         assert_eq!(first_line("\u{feff}secret\r\nmore"), Some("secret"));
         assert_eq!(first_line("secret"), Some("secret"));
         assert_eq!(["", "\n", "\u{feff}", " \nsecret"].map(first_line), [None; 4]);
+    }
+
+    #[tokio::test]
+    async fn clients_of_a_node_whose_address_was_taken_get_503() {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        let files = TlsFiles {
+            key: PemSource::Inline(key.serialize_pem()),
+            cert: PemSource::Inline(cert.pem()),
+            ca: None,
+            client_ca: None,
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(client));
+        for tls in [None, Some(files)] {
+            let mut config = config("redis://127.0.0.1:1").with_address("127.0.0.1", 0);
+            config.admin_socket = AdminSocketPath::Off;
+            config.tls = tls.clone();
+            let gateway = Gateway::bind(config).await.unwrap();
+            gateway.frontend.shared.cluster.get().unwrap().replace();
+            let (status, address) = (gateway.status(), gateway.local_addr().unwrap());
+            let served = tokio::spawn(gateway.run_until(std::future::pending()));
+            let stream = TcpStream::connect(address).await.unwrap();
+            let response = match tls {
+                None => response(stream).await,
+                Some(_) => {
+                    let name = ServerName::try_from("localhost").unwrap();
+                    response(connector.connect(name, stream).await.unwrap()).await
+                }
+            };
+            assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
+            assert!(response.ends_with(": another node has replaced this one\n"), "{response}");
+            let refused = status.report(StatusQuery::default()).refused;
+            assert!(refused.contains(&(RefusalCause::Replaced, 1)), "{refused:?}");
+            served.abort();
+        }
+    }
+
+    async fn response(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        stream.write_all(b"GET /k HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]

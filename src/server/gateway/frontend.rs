@@ -62,7 +62,7 @@ impl StreamAcceptor {
         let endpoint =
             ClientEndpoint { remote, tls: false, behind_proxy: self.frontend.proxies.contains(remote) };
         if self.frontend.shared.is_replaced() {
-            return self.frontend.shared.admission.refuse(ConnectionRefusal::Replaced, stream);
+            return self.frontend.refuse_replaced(stream, endpoint);
         }
         match self.frontend.admit(endpoint) {
             Ok(alive) => {
@@ -123,8 +123,12 @@ impl Frontend {
 
     fn accept(self: &Arc<Self>, stream: AcceptedStream) {
         let endpoint = self.endpoint(&stream);
-        if self.shared.is_replaced() {
-            return self.refuse(ConnectionRefusal::Replaced, stream, endpoint);
+        // With TLS, the response follows the handshake.
+        if !endpoint.tls && self.shared.is_replaced() {
+            return match stream {
+                AcceptedStream::Unix(stream) => self.refuse_replaced(stream, endpoint),
+                AcceptedStream::Tcp(stream, _) => self.refuse_replaced(stream, endpoint),
+            };
         }
         if self.proxy_protocol != ProxyProtocol::Off {
             return self.accept_proxied(stream, endpoint);
@@ -132,21 +136,31 @@ impl Frontend {
         self.accept_from(stream, endpoint);
     }
 
-    /// Answers a new connection that is refused.
-    fn refuse(&self, cause: ConnectionRefusal, stream: AcceptedStream, endpoint: ClientEndpoint) {
+    /// Answers a new connection that would exceed a limit.
+    fn refuse(&self, kind: LimitKind, stream: AcceptedStream, endpoint: ClientEndpoint) {
         match stream {
-            AcceptedStream::Unix(stream) => self.shared.admission.refuse(cause, stream),
-            AcceptedStream::Tcp(stream, _) if !endpoint.tls => self.shared.admission.refuse(cause, stream),
+            AcceptedStream::Unix(stream) => self.shared.admission.refuse(kind, stream),
+            AcceptedStream::Tcp(stream, _) if !endpoint.tls => self.shared.admission.refuse(kind, stream),
             // There is no response without a handshake, which costs more than all else.
             AcceptedStream::Tcp(..) => {}
         }
+    }
+
+    /// Answers a client of a node of a cluster whose address another node has taken. Counts and logs it.
+    fn refuse_replaced(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        endpoint: ClientEndpoint,
+    ) {
+        self.shared.refusals.refuse(RefusalCause::Replaced, endpoint, Some(503));
+        self.shared.admission.refuse(ConnectionRefusal::Replaced, stream);
     }
 
     /// Accepts a connection whose other end is known.
     fn accept_from(self: &Arc<Self>, stream: AcceptedStream, endpoint: ClientEndpoint) {
         match self.admit(endpoint) {
             Ok(alive) => self.spawn(Arc::clone(self).handle_stream(stream, endpoint, alive)),
-            Err(kind) => self.refuse(kind.into(), stream, endpoint),
+            Err(kind) => self.refuse(kind, stream, endpoint),
         }
     }
 
@@ -295,6 +309,9 @@ impl Frontend {
         let Some(handshake) = self.receive_start(handshake, timeout, endpoint).await else { return };
         let refuse = |cause| self.shared.refusals.refuse(cause, endpoint, None);
         match handshake {
+            Ok(TlsStart::Open(stream)) if self.shared.is_replaced() => {
+                self.refuse_replaced(*stream, endpoint)
+            }
             Ok(TlsStart::Open(stream)) => self.serve_http(*stream, endpoint, alive).await,
             Ok(TlsStart::Refused(stream, cause, is_healthcheck)) => {
                 // It cannot know whether the port has TLS, and asks again with TLS.

@@ -11,7 +11,8 @@ use common::{TestGateway, eventually, soon};
 use sigver::config::{AllowedOrigins, OriginPattern, TrustedProxies};
 use sigver::server::RefusalCause;
 use sigver::server::telemetry::LimitKind;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 async fn for_origins(list: &str) -> TestGateway {
     TestGateway::configured(|config| {
@@ -249,4 +250,31 @@ async fn log_has_the_address_of_the_client_behind_a_proxy() {
     let line = |part: &str| log.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{log}"));
     assert!(line("192.0.2.7").contains("connection"), "{log}");
     assert!(line("192.0.2.8").contains("refused"), "{log}");
+}
+
+#[tokio::test]
+async fn log_has_what_a_program_answers_that_cannot_be_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let method = format!("callout:http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    });
+    let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "--auth", &method];
+    let served = Served::start(&args).await;
+    for number in 0..3 {
+        let request = request_with(&format!("/k?token=t{number}"), "");
+        assert_eq!(ask_on(served.tcp().await, &request).await.status, 503);
+    }
+    served.signal("TERM").await;
+    let log = served.end().await.2;
+    assert!(!log.contains("not answer") && !log.contains("silent"), "{log}");
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("its answer has status 500, which is none of"),
+        "{log}"
+    );
 }

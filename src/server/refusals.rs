@@ -102,7 +102,7 @@ impl RefusalCause {
             RefusalCause::TooManyTokenRequests => {
                 "too many requests, according to the program of --auth callout"
             }
-            RefusalCause::AuthUnavailable => "the program of --auth callout does not answer",
+            RefusalCause::AuthUnavailable => "no usable answer of the program of --auth callout",
             RefusalCause::TlsOnPlainPort => "TLS to a port of plain text",
             RefusalCause::HttpOnTlsPort => "plain text to a port of TLS",
             RefusalCause::MissingClientCertificate => "no certificate of the client",

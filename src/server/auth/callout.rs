@@ -6,9 +6,9 @@
 
 mod answer_cache;
 mod circuit_breaker;
+mod open_questions;
 mod question_turns;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ use crate::server::log_limit::LogLimit;
 use crate::server::telemetry::CalloutCounts;
 use answer_cache::AnswerCache;
 use circuit_breaker::CircuitBreaker;
+use open_questions::{AnswerReceiver, OpenQuestions, QuestionId, WaitingClient};
 use question_turns::QuestionTurns;
 
 /// Longest answer, in bytes.
@@ -50,18 +51,6 @@ const MAX_RETRY: u64 = 3600;
 
 /// Decision about a token.
 type Answer = Result<Grant, AuthRefusal>;
-
-/// End of a question.
-#[derive(Clone)]
-enum QuestionEnd {
-    /// The program answered, or failed to.
-    Answered(Answer),
-    /// The program was not asked, for lack of a turn of the address that asked for it.
-    NotAsked(AuthRefusal),
-}
-
-/// A question about a token, for which several clients can wait.
-type Question = watch::Receiver<Option<QuestionEnd>>;
 
 /// The program that decides.
 pub(super) struct Callout {
@@ -77,11 +66,20 @@ pub(super) struct Callout {
 
 struct CalloutState {
     cache: AnswerCache,
-    /// The questions that have no answer yet, by the digests of their tokens.
-    open: HashMap<TokenDigest, Question>,
+    open: OpenQuestions,
     breaker: CircuitBreaker,
-    /// Lines about a program that does not answer, and about one that answers again.
-    lines: [LogLimit; 2],
+    lines: CalloutLines,
+}
+
+/// Limits of the lines of the log.
+#[derive(Default)]
+struct CalloutLines {
+    /// The program does not answer.
+    silent: LogLimit,
+    /// It answers again.
+    answers: LogLimit,
+    /// Its answer cannot be used.
+    unusable: LogLimit,
 }
 
 impl fmt::Debug for Callout {
@@ -134,6 +132,32 @@ fn unavailable_for(left: Duration) -> AuthRefusal {
     AuthRefusal::Unavailable(left.as_secs() + u64::from(left.subsec_nanos() > 0))
 }
 
+/// A question that is being asked. Without an answer, as after a panic, its clients are refused.
+struct AskedQuestion<'a> {
+    callout: &'a Callout,
+    id: QuestionId,
+    answer: Arc<watch::Sender<Option<Answer>>>,
+}
+
+impl AskedQuestion<'_> {
+    /// Keeps the answer, and gives it to those who wait.
+    fn end(self, answer: Answer) {
+        self.callout.state.lock().cache.insert(self.id.digest(), &answer, clock::now());
+        self.answer.send_replace(Some(answer));
+    }
+}
+
+impl Drop for AskedQuestion<'_> {
+    fn drop(&mut self) {
+        self.callout.state.lock().open.end(self.id);
+    }
+}
+
+/// Returns the value of a channel once it has one; `None` if it ends without.
+async fn value<T: Clone>(receiver: &mut watch::Receiver<Option<T>>) -> Option<T> {
+    receiver.wait_for(Option::is_some).await.ok()?.clone()
+}
+
 impl Callout {
     /// Prepares the questions to the program at this URL.
     ///
@@ -166,9 +190,9 @@ impl Callout {
             turns: Arc::default(),
             state: Mutex::new(CalloutState {
                 cache: AnswerCache::new(cached_for),
-                open: HashMap::new(),
+                open: OpenQuestions::default(),
                 breaker: CircuitBreaker::default(),
-                lines: <[LogLimit; 2]>::default(),
+                lines: CalloutLines::default(),
             }),
             counts: Arc::clone(counts),
         })
@@ -182,23 +206,25 @@ impl Callout {
             return Err(AuthRefusal::InvalidToken);
         };
         let digest = token_digest(token);
-        for _ in 0..2 {
-            let (mut question, is_own) = match self.question(&credentials, digest, network) {
-                Ok(question) => question,
-                Err(answer) => return answer,
-            };
-            let outcome = question.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
-            match outcome {
-                Some(QuestionEnd::Answered(answer)) => return answer,
-                Some(QuestionEnd::NotAsked(refusal)) if is_own => return Err(refusal),
-                // For lack of a turn of another client's address: this one's may have one.
-                Some(QuestionEnd::NotAsked(_)) | None => {}
-            }
+        let WaitingClient { mut answer, refusal } = match self.question(&credentials, digest, network) {
+            Ok(client) => client,
+            Err(answer) => return answer,
+        };
+        let unavailable = AuthRefusal::Unavailable(1);
+        let Some(mut refusal) = refusal else {
+            // One turn, and one answer.
+            let answer = tokio::time::timeout(2 * self.timeout, value(&mut answer)).await;
+            return answer.ok().flatten().unwrap_or(Err(unavailable));
+        };
+        tokio::select! {
+            // The answer is there before the refusals end.
+            biased;
+            answer = value(&mut answer) => answer.unwrap_or(Err(unavailable)),
+            refusal = value(&mut refusal) => Err(refusal.unwrap_or(unavailable)),
         }
-        Err(AuthRefusal::Unavailable(1))
     }
 
-    /// Returns the open question about a token, and true if it was asked for this client.
+    /// Returns the end of a client in the open question about its token.
     ///
     /// # Errors
     /// The answer, if there is one without a question.
@@ -207,58 +233,63 @@ impl Callout {
         credentials: &HeaderValue,
         digest: TokenDigest,
         network: Option<ClientNetwork>,
-    ) -> Result<(Question, bool), Answer> {
+    ) -> Result<WaitingClient, Answer> {
         let state = &mut *self.state.lock();
         let now = clock::now();
         if let Some(answer) = state.cache.get(&digest, now) {
             self.counts.cached.count();
             return Err(answer);
         }
-        // An error means that its task has ended.
-        if let Some(question) = state.open.get(&digest).filter(|question| question.has_changed().is_ok()) {
+        let pause = state.breaker.time_left(network, now);
+        if let Some(client) = state.open.join(&digest, network, pause.is_none()) {
             self.counts.shared.count();
-            return Ok((question.clone(), false));
+            return Ok(client);
         }
-        if let Some(left) = state.breaker.time_left(network, now) {
+        if let Some(left) = pause {
             self.counts.paused.count();
             return Err(Err(unavailable_for(left)));
         }
-        let (sender, question) = watch::channel(None);
-        state.open.insert(digest, question.clone());
-        let (this, credentials) = (Arc::clone(self), credentials.clone());
+        let (id, client, refusals) = state.open.add(digest, network);
+        let (this, credentials, answer) = (Arc::clone(self), credentials.clone(), client.answer.clone());
         // A task of its own: others may wait when this client has disconnected.
         tokio::spawn(async move {
-            let outcome = this.ask_in_turn(&credentials, network).await;
-            this.keep(digest, &outcome);
-            // Fails if all have disconnected.
-            let _ = sender.send(Some(outcome));
+            if let Err(refusal) = this.ask_in_turn(id, &credentials, network, answer).await {
+                this.state.lock().open.give_up(id, network);
+                // Fails if all have disconnected.
+                let _ = refusals.send(Some(refusal));
+            }
         });
-        Ok((question, true))
+        Ok(client)
     }
 
-    /// Keeps the answer to a question, for which no client waits from now on.
-    fn keep(&self, digest: TokenDigest, outcome: &QuestionEnd) {
-        let state = &mut *self.state.lock();
-        if let QuestionEnd::Answered(answer) = outcome {
-            state.cache.insert(digest, answer, clock::now());
-        }
-        state.open.remove(&digest);
-    }
-
-    async fn ask_in_turn(&self, credentials: &HeaderValue, network: Option<ClientNetwork>) -> QuestionEnd {
-        let turn = tokio::time::timeout(self.timeout, self.turns.wait(network)).await;
-        let Some(_turn) = turn.ok().flatten() else {
+    /// Asks a question once the address has a turn, or waits for the answer if another one has it first.
+    ///
+    /// # Errors
+    /// The refusal of the clients of this address, which has no turn or a pause.
+    async fn ask_in_turn(
+        &self,
+        id: QuestionId,
+        credentials: &HeaderValue,
+        network: Option<ClientNetwork>,
+        mut answer: AnswerReceiver,
+    ) -> Result<(), AuthRefusal> {
+        let turn = tokio::select! {
+            biased;
+            _ = value(&mut answer) => return Ok(()),
+            turn = tokio::time::timeout(self.timeout, self.turns.wait(network)) => turn.ok().flatten(),
+        };
+        let Some(turn) = turn else {
             self.counts.crowded_out.count();
-            return QuestionEnd::NotAsked(AuthRefusal::Unavailable(1));
+            return Err(AuthRefusal::Unavailable(1));
+        };
+        let Some(question) = self.begin(id, network)? else {
+            drop(turn);
+            let _ = value(&mut answer).await;
+            return Ok(());
         };
         let asked = clock::now();
-        let allowed = self.state.lock().breaker.try_ask(network, asked, self.timeout);
-        if let Err(left) = allowed {
-            self.counts.paused.count();
-            return QuestionEnd::NotAsked(unavailable_for(left));
-        }
         let answer = tokio::time::timeout(self.timeout, self.ask(credentials)).await;
-        QuestionEnd::Answered(match answer.unwrap_or(Err(CalloutError::Timeout)) {
+        question.end(match answer.unwrap_or(Err(CalloutError::Timeout)) {
             Ok(answer) => {
                 self.counts.answered.count();
                 self.on_response(network);
@@ -267,15 +298,38 @@ impl Callout {
             Err(error) => {
                 self.counts.failed.count();
                 tracing::debug!(%error, "the program of --auth callout");
-                Err(match error.is_response() {
+                match error.is_response() {
                     true => {
                         self.on_response(network);
-                        AuthRefusal::Unavailable(1)
+                        self.on_unusable(&error);
                     }
                     false => self.on_silence(&error, network, asked),
-                })
+                }
+                // Not the pause of this address: clients of others wait for the same answer.
+                Err(AuthRefusal::Unavailable(1))
             }
-        })
+        });
+        Ok(())
+    }
+
+    /// Begins to ask for an address that has a turn. Returns `None` if another one asks or has the answer.
+    ///
+    /// # Errors
+    /// The refusal of the clients of this address, if it has a pause.
+    fn begin(
+        &self,
+        id: QuestionId,
+        network: Option<ClientNetwork>,
+    ) -> Result<Option<AskedQuestion<'_>>, AuthRefusal> {
+        let state = &mut *self.state.lock();
+        if !state.open.is_unasked(id) {
+            return Ok(None);
+        }
+        state.breaker.try_ask(network, clock::now(), self.timeout).map_err(|left| {
+            self.counts.paused.count();
+            unavailable_for(left)
+        })?;
+        Ok(state.open.ask(id).map(|answer| AskedQuestion { callout: self, id, answer }))
     }
 
     /// Takes note that the program is there.
@@ -284,35 +338,34 @@ impl Callout {
         let state = &mut *self.state.lock();
         // Also if it was not silent: it may have been by the settings before a reload.
         self.counts.set_silent(false);
-        if state.breaker.on_answer(network, now) {
-            let [_, line] = &mut state.lines;
-            if line.count(now).is_some() {
-                tracing::info!("the program of --auth callout answers again");
-            }
+        if state.breaker.on_answer(network, now) && state.lines.answers.count(now).is_some() {
+            tracing::info!("the program of --auth callout answers again");
         }
     }
 
-    /// Takes note that the program did not answer a question of the time `asked`. Returns the refusal of the
-    /// client.
-    fn on_silence(
-        &self,
-        error: &CalloutError,
-        network: Option<ClientNetwork>,
-        asked: Instant,
-    ) -> AuthRefusal {
+    /// Logs an answer that cannot be used.
+    fn on_unusable(&self, error: &CalloutError) {
+        if let Some(answers) = self.state.lock().lines.unusable.count(clock::now()) {
+            tracing::warn!(
+                %error, answers,
+                "an answer of the program of --auth callout cannot be used: clients get 503; at most one line a minute"
+            );
+        }
+    }
+
+    /// Takes note that the program did not answer a question of the time `asked`.
+    fn on_silence(&self, error: &CalloutError, network: Option<ClientNetwork>, asked: Instant) {
         let now = clock::now();
         let state = &mut *self.state.lock();
         if state.breaker.on_failure(network, asked, now) {
             self.counts.set_silent(true);
-            let [line, _] = &mut state.lines;
-            if let Some(silences) = line.count(now) {
+            if let Some(silences) = state.lines.silent.count(now) {
                 tracing::warn!(
                     %error, silences,
                     "the program of --auth callout does not answer: clients get 503, and those of the same address at once"
                 );
             }
         }
-        state.breaker.time_left(network, now).map_or(AuthRefusal::Unavailable(1), unavailable_for)
     }
 
     async fn ask(&self, credentials: &HeaderValue) -> Result<Answer, CalloutError> {
@@ -401,18 +454,4 @@ fn connector() -> Result<TlsConnector, AuthFileError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_checked() {
-        let new = |url: &str| Callout::new(url, Duration::from_secs(1), Duration::ZERO, &Arc::default());
-        for url in ["http://localhost:9000/auth?x=1", "http://[::1]/a", "http://h"] {
-            assert!(new(url).is_ok(), "{url}");
-        }
-        for url in ["", "localhost:9000", "ftp://h/", "http://", "/path", "http://user:pw@h/"] {
-            assert!(new(url).is_err(), "{url}");
-        }
-        assert_eq!(new("http://[::1]:90/a").unwrap().host, "::1");
-    }
-}
+mod tests;

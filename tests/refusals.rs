@@ -88,6 +88,32 @@ async fn each_of_a_crowd_beyond_the_limit_is_answered() {
 }
 
 #[tokio::test]
+async fn limit_that_clients_reach_is_one_line_of_the_log() {
+    for (log_ip, address) in [("off", None), ("prefix", Some("127.0.0.0/24")), ("full", Some("127.0.0.1"))] {
+        let limited = ["--max-connections-per-address", "1", "--log-ip", log_ip];
+        let mut served = Served::start(&[&SERVE[..], &limited].concat()).await;
+        let admitted = served.tcp().await;
+        assert!(exchange(&served, GET).await.starts_with("HTTP/1.1 429 "));
+        let line = log_line(&mut served.stderr, "clients reached a limit").await;
+        assert!(
+            line.contains(" INFO ") && line.contains(r#"limit="connections_per_address" times=1"#),
+            "{line}"
+        );
+        let shown = address.map(|address| format!("last_address={address:?}"));
+        assert_eq!(line.contains("last_address"), shown.is_some(), "{line}");
+        assert!(shown.is_none_or(|shown| line.contains(&shown)), "{line}");
+        for _ in 0..5 {
+            assert!(exchange(&served, GET).await.starts_with("HTTP/1.1 429 "));
+        }
+        // Longer than until the next look.
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        drop(admitted);
+        let log = log_of(served).await;
+        assert!(!log.contains("reached a limit"), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn health_checks_of_a_port_of_tls_are_no_refusals() {
     let files = tls_files();
     let (key, cert) = (files.key.to_string(), files.cert.to_string());

@@ -12,6 +12,7 @@ use super::timers::TimerQueue;
 use crate::config::{AllowedOrigins, Config};
 use crate::protocol::detect::Policy;
 use crate::server::admission::Admission;
+use crate::server::clock;
 #[cfg(feature = "cluster")]
 use crate::server::cluster::ClusterNode;
 use crate::server::hub::Hub;
@@ -19,7 +20,7 @@ use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::readiness::{NotReady, Ready};
 use crate::server::refusals::Refusals;
 use crate::server::reload::ReloadableLogIp;
-use crate::server::telemetry::{Activity, ClusterReport, Telemetry};
+use crate::server::telemetry::{Activity, ClusterReport, LimitLine, Telemetry};
 
 /// State that all connections share.
 #[derive(Debug)]
@@ -101,12 +102,28 @@ impl Shared {
         tracing::error!("connection ended by a panic: this is a bug of the server");
     }
 
-    /// Does what is due: notifies connections of their deadlines, and has those closed that hold too much
-    /// while the memory is short. Never returns.
+    /// Logs the limits that were reached.
+    fn log_limits(&self) {
+        for LimitLine { kind, times } in self.telemetry.due_limit_lines(clock::now()) {
+            let last = self.admission.take_last_address(kind);
+            let last_address = last.and_then(|address| self.log_ip.get().format(address));
+            let limit = kind.name();
+            tracing::info!(
+                limit,
+                times,
+                last_address,
+                "clients reached a limit; at most one line a minute for each limit"
+            );
+        }
+    }
+
+    /// Does what is due: notifies connections of their deadlines, logs limits that were reached, and has
+    /// those closed that hold too much while the memory is short. Never returns.
     pub(in crate::server) async fn run_timers(&self) {
         let watch_memory = async {
             loop {
                 tokio::time::sleep(MEMORY_INTERVAL).await;
+                self.log_limits();
                 if self.memory.look() {
                     self.timers.notify_all();
                 }

@@ -10,6 +10,7 @@ mod cluster_report;
 mod counts;
 mod json;
 mod limit_counts;
+mod limit_lines;
 mod log_counts;
 mod report;
 mod text;
@@ -18,6 +19,7 @@ mod time;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -30,6 +32,8 @@ pub use counts::EvidenceCount;
 pub(crate) use counts::{ConnectionCount, Counts};
 use limit_counts::LimitCounts;
 pub use limit_counts::{LimitKind, LimitsReport};
+pub(in crate::server) use limit_lines::LimitLine;
+use limit_lines::LimitLines;
 pub use log_counts::{LogCounts, LogReport};
 pub(crate) use report::ServerSummary;
 pub use report::{
@@ -77,6 +81,7 @@ pub struct Telemetry {
     /// Connections that a panic ended.
     panics: AtomicU64,
     limits: LimitCounts,
+    limit_lines: Mutex<LimitLines>,
     /// Questions to the program that decides about tokens.
     pub(crate) callout: Arc<CalloutCounts>,
 }
@@ -137,6 +142,7 @@ impl Default for Telemetry {
             mixed_rooms: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             limits: LimitCounts::default(),
+            limit_lines: Mutex::default(),
             callout: Arc::default(),
         }
     }
@@ -185,6 +191,11 @@ impl Telemetry {
     /// Returns the number of times so far that each limit was reached.
     pub(crate) fn limits(&self) -> LimitsReport {
         LimitsReport::new(&self.limits)
+    }
+
+    /// Returns the lines of the log about limits that are due.
+    pub(super) fn due_limit_lines(&self, now: Instant) -> Vec<LimitLine> {
+        self.limit_lines.lock().due(&self.limits, now)
     }
 
     /// Returns the number of rooms so far in which clients of different generations were connected to one

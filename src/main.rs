@@ -16,7 +16,8 @@ use sigver::logging::{LogFilterHandle, LogHandle, Logging};
 use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::telemetry::Format;
 use sigver::server::{
-    ReloadError, ReloadReport, ReloadRequest, ReloadRequests, Reloader, fd_limit, regular_file,
+    EffectiveLimits, ReloadError, ReloadReport, ReloadRequest, ReloadRequests, Reloader, fd_limit,
+    regular_file,
 };
 use sigver::{Config, Gateway, output, tools};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -62,8 +63,13 @@ fn main() -> ExitCode {
         }
         Outcome::Check(config, text, warnings) => {
             warnings.iter().for_each(output::print_error);
+            // As at a start, so that the limits are those of a server. A failure is reported there.
+            let _ = fd_limit::raise();
             match Gateway::check(&config) {
-                Ok(()) => print_line(&text),
+                Ok(()) => {
+                    let limits = EffectiveLimits::new(&config.limits);
+                    print_line(&format!("{text}\n# On this machine: {limits}."))
+                }
                 Err(error) => {
                     output::print_error(format_args!("error: {error}"));
                     ExitCode::FAILURE
@@ -151,6 +157,8 @@ async fn serve(config: Config, command_line: CommandLine, logging: &Logging) -> 
     service_manager::notify_ready();
     print_startup_lines(gateway.startup_lines().map(|line| format!("{line}\n")).collect()).await;
     tracing::info!(protocols, tls, "serving");
+    let EffectiveLimits { max_memory, max_held, max_connections, open_files, .. } = gateway.effective_limits();
+    tracing::info!(max_memory, max_held, max_connections, open_files, "limits in force");
     let mut signals = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -34,9 +34,43 @@ async fn startup_line_names_the_listening_address() {
     // The log, without colours as it is no terminal's, has its start and its end, and nothing of its
     // clients.
     let lines: Vec<&str> = errors.lines().collect();
-    assert_eq!(lines.len(), 2, "{errors}");
+    assert_eq!(lines.len(), 3, "{errors}");
     assert!(lines[0].ends_with(r#" INFO sigver: serving protocols="auto" tls=false"#), "{errors}");
-    assert!(lines[1].ends_with(" INFO sigver: stopping drain_timeout_s=10"), "{errors}");
+    assert!(lines[1].contains(" INFO sigver: limits in force max_memory="), "{errors}");
+    assert!(lines[2].ends_with(" INFO sigver: stopping drain_timeout_s=10"), "{errors}");
+}
+
+/// Runs the program in a shell that limits its open files.
+#[cfg(target_os = "linux")]
+fn with_open_files(limit: u32, args: &str) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!(r#"ulimit -n {limit}; exec "$0" {args}"#)]);
+    limited.arg(env!("CARGO_BIN_EXE_sigver")).stdin(Stdio::null());
+    limited.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    limited
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn limits_of_the_system_are_shown_and_one_that_exceeds_them_is_a_warning() {
+    let given = "--max-memory 1073741824";
+    let limits = "max-memory 1073741824, 536870912 of it for what clients make the server hold; max-connections";
+    for (option, connections, is_warned) in
+        [("", 150, false), ("--max-connections 150", 150, false), ("--max-connections 151", 151, true)]
+    {
+        let mut check = with_open_files(200, &format!("check-config {given} {option}"));
+        let output = String::from_utf8(soon("the end", check.output()).await.unwrap().stdout).unwrap();
+        let expected = format!("# On this machine: {limits} {connections}, with 200 open files.");
+        assert_eq!(output.lines().last(), Some(&*expected));
+        let serve = with_open_files(200, &format!("-h 127.0.0.1 -p 0 --control off {given} {option}"));
+        let served = Served::spawn(serve).await;
+        served.signal("TERM").await;
+        let log = served.end().await.2;
+        let expected = format!("max_memory=1073741824 max_held=536870912 max_connections={connections} open_files=200\n");
+        assert!(log.contains(&format!(" INFO sigver: limits in force {expected}")), "{log}");
+        let warning = "WARN sigver::server::admission: --max-connections is more than the limit of open files";
+        assert_eq!(log.contains(warning), is_warned, "{log}");
+    }
 }
 
 /// The soft limit of open files is raised to the hard one, as Node.js does.

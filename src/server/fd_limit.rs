@@ -30,9 +30,14 @@ pub fn raise() -> io::Result<u64> {
     Ok(limit)
 }
 
+/// Returns the number of files that the process may have open at the same time.
+pub(crate) fn open_files() -> u64 {
+    rlimit::Resource::NOFILE.get().map_or(u64::MAX, |(soft, _)| soft)
+}
+
 /// Returns the number of connections for which there are descriptors: a few are kept for the sockets of the
 /// server, and to refuse more clients than that.
 pub(crate) fn max_connections() -> u32 {
-    let limit = rlimit::Resource::NOFILE.get().map_or(u64::MAX, |(soft, _)| soft);
+    let limit = open_files();
     u32::try_from(limit - RESERVE.min(limit / 4)).unwrap_or(u32::MAX)
 }

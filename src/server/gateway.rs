@@ -23,6 +23,7 @@ use super::bridge::{BridgeService, BridgeStartError};
 #[cfg(feature = "cluster")]
 use super::cluster::{ClusterNode, NodeSettings};
 use super::conn::Shared;
+use super::effective_limits::EffectiveLimits;
 use super::http::{AccessControl, Routes, SseService};
 use super::listener::ListenError;
 use super::listening::{ListeningSocket, LocalAddress};
@@ -97,6 +98,11 @@ impl Gateway {
         #[cfg(feature = "cluster")]
         cluster::engine(&config.cluster)?;
         Ok(())
+    }
+
+    /// Returns the limits in force for this process.
+    pub fn effective_limits(&self) -> EffectiveLimits {
+        self.reloader.effective_limits()
     }
 
     /// Listens as `config` has it, within the current Tokio runtime.

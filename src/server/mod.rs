@@ -9,6 +9,7 @@ mod clock;
 #[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod conn;
+mod effective_limits;
 pub mod fd_limit;
 mod gateway;
 pub(crate) mod http;
@@ -34,6 +35,7 @@ mod write_timeout;
 
 pub use auth::{AuthError, AuthFileError};
 pub use bridge::{BridgeReport, BridgeStartError};
+pub use effective_limits::EffectiveLimits;
 #[cfg(feature = "cluster")]
 pub use gateway::ClusterError;
 pub use gateway::{Gateway, StartError, StreamAcceptor};

@@ -2,10 +2,16 @@
 //! processes, which on Linux `/proc` lists with their sockets, and by the names in the usual directories.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use crate::cli::{self, Outcome, ProcessInputs};
+use crate::config::{AdminSocketPath, BridgeConfig, Config};
+use crate::server::regular_file;
 
 /// Names of the program.
 const PROGRAMS: [&str; 2] = ["sigver", "signallerd"];
@@ -68,26 +74,43 @@ fn sockets_of(process: &Path) -> Vec<PathBuf> {
         false => process.join("root"),
     };
     let directory = fs::read_link(process.join("cwd")).unwrap_or_default();
+    let seen_from_here = |path: &Path| root.join(inside(&directory.join(path)));
     let [arguments, environment] =
         ["cmdline", "environ"].map(|name| fs::read(process.join(name)).unwrap_or_default());
-    let of_bridge = given_bridge_sockets(&arguments, &environment);
-    let paths = list.lines().filter_map(|line| listening_path(line, &inodes));
-    let paths = paths.filter(|path| !of_bridge.contains(&path.as_bytes()));
-    without_bridge(paths.map(|path| root.join(inside(&directory.join(path)))).collect())
+    let of_bridge = given_bridge_socket(&arguments, &environment, &|path| {
+        regular_file::read_text(&seen_from_here(path), cli::MAX_CONFIG_FILE)
+    });
+    let paths = list.lines().filter_map(|line| listening_path(line, &inodes)).map(Path::new);
+    let paths = paths.filter(|path| of_bridge.as_deref() != Some(*path));
+    without_bridge(paths.map(seen_from_here).collect())
 }
 
-/// Returns the paths of the option `--bridge-socket` among the arguments and variables of a process, each of
-/// which ends with a zero.
-fn given_bridge_sockets<'a>(arguments: &'a [u8], environment: &'a [u8]) -> Vec<&'a [u8]> {
-    let arguments = arguments.split(|byte| *byte == 0);
-    let separate = arguments
-        .clone()
-        .zip(arguments.clone().skip(1))
-        .filter_map(|(option, path)| (option == b"--bridge-socket").then_some(path));
-    let joined = arguments.filter_map(|argument| argument.strip_prefix(b"--bridge-socket="));
-    let variables = environment.split(|byte| *byte == 0);
-    let variables = variables.filter_map(|variable| variable.strip_prefix(b"SIGVER_BRIDGE_SOCKET="));
-    separate.chain(joined).chain(variables).collect()
+/// Returns the path of `--bridge-socket` of a gateway with these arguments and variables, each of which ends
+/// with a zero. `read_file` reads its configuration file.
+fn given_bridge_socket(
+    arguments: &[u8],
+    environment: &[u8],
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Option<PathBuf> {
+    let texts = |bytes: &[u8]| -> Vec<OsString> {
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+        bytes.split(|byte| *byte == 0).map(|text| OsStr::from_bytes(text).to_owned()).collect()
+    };
+    let variables = texts(environment);
+    let variable = |name: &str| {
+        let value = |variable: &OsString| {
+            Some(variable.to_string_lossy().strip_prefix(name)?.strip_prefix('=')?.to_owned())
+        };
+        variables.iter().find_map(value)
+    };
+    let inputs = ProcessInputs { env: &variable, env_names: &Vec::new, read_file };
+    let mut arguments = texts(arguments).into_iter();
+    match cli::parse(&arguments.next()?, arguments, inputs) {
+        Outcome::Run(Config { bridge: BridgeConfig { socket: AdminSocketPath::At(path), .. }, .. }, _) => {
+            Some(path)
+        }
+        _ => None,
+    }
 }
 
 /// Returns the paths of a gateway without that of the socket for its bridge, which does not answer while it
@@ -149,12 +172,31 @@ mod tests {
 
     #[test]
     fn given_socket_for_the_bridge_is_known() {
-        let arguments =
-            b"sigver\0--control\0/run/a.sock\0--bridge-socket\0/run/b.sock\0--bridge-socket=/run/c.sock\0";
-        let environment = b"SIGVER_CONTROL=/run/d.sock\0SIGVER_BRIDGE_SOCKET=/run/e.sock\0";
-        let paths: [&[u8]; 3] = [b"/run/b.sock", b"/run/c.sock", b"/run/e.sock"];
-        assert_eq!(given_bridge_sockets(arguments, environment), paths);
-        assert!(given_bridge_sockets(b"", b"").is_empty());
+        let read_file = |path: &Path| match path.to_str() {
+            Some("sigver.toml") => {
+                Ok("control = \"/run/a.sock\"\nbridge-socket = \"/run/f.sock\"\n".to_owned())
+            }
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        for (arguments, environment, path) in [
+            (
+                &b"sigver\0--control\0/run/a.sock\0--bridge-socket\0/run/b.sock\0"[..],
+                &b""[..],
+                Some("/run/b.sock"),
+            ),
+            (b"/usr/bin/sigver\0-p\x0080\0--bridge-socket=/run/c.sock\0", b"", Some("/run/c.sock")),
+            (b"sigver\0", b"HOME=/\0SIGVER_BRIDGE_SOCKET=/run/e.sock\0", Some("/run/e.sock")),
+            (b"sigver\0--config\0sigver.toml\0", b"", Some("/run/f.sock")),
+            (b"sigver\0", b"SIGVER_CONFIG=sigver.toml\0", Some("/run/f.sock")),
+            // The one that is in use.
+            (b"sigver\0--bridge-socket=b.sock\0", b"SIGVER_CONFIG=sigver.toml\0", Some("b.sock")),
+            (b"sigver\0--config\0other.toml\0", b"", None),
+            (b"sigver\0--control\0/run/a.sock\0", b"", None),
+            (b"", b"", None),
+        ] {
+            let found = given_bridge_socket(arguments, environment, &read_file);
+            assert_eq!(found.as_deref(), path.map(Path::new), "{}", String::from_utf8_lossy(arguments));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::process::{Served, run, sigver};
+use common::process::{Served, log_line, run, sigver};
 use common::{soon, tls_files};
 use sigver::PemSource;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -116,6 +116,52 @@ async fn healthcheck_answers_by_its_exit_code() {
     assert_eq!(code, Some(1));
     assert!(error.starts_with(&format!("unhealthy: cannot connect to ws://127.0.0.1:{port}: ")), "{error}");
     assert_eq!(run(&["healthcheck", "--port", "x"]).await.0, Some(2));
+}
+
+#[tokio::test]
+async fn server_that_is_full_is_alive() {
+    let mut served =
+        Served::start(&["-h", "127.0.0.1", "-p", "0", "--max-connections", "1", "--admin", "127.0.0.1:0"])
+            .await;
+    let admin = log_line(&mut served.stderr, "admin listener address=").await;
+    let admin = admin.trim_end().rsplit('=').next().unwrap();
+    let port = served.port().to_string();
+    let admitted = served.tcp().await;
+    // An answer shows that it is admitted; it stays open.
+    let mut ws = common::ws::Ws::open(admitted, "/k").await;
+    let full = "alive, but refuses clients: this server has too many connections\n".to_owned();
+    assert_eq!(run(&["healthcheck", "--port", &port]).await, (Some(0), full, String::new()));
+    // The admin listener of the environment answers in any case.
+    let mut by_environment = sigver(&["healthcheck"]);
+    let output = by_environment.env("SIGVER_PORT", &port).env("SIGVER_ADMIN", admin).output();
+    let output = soon("the end", output).await.unwrap();
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    ws.close(1000).await;
+    served.signal("TERM").await;
+    assert!(served.end().await.0.success());
+    let mut by_environment = sigver(&["healthcheck"]);
+    let output = by_environment.env("SIGVER_PORT", &port).env("SIGVER_ADMIN", admin).output();
+    assert_eq!(soon("the end", output).await.unwrap().status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn admin_listener_on_a_unix_socket_is_asked_for_the_health() {
+    let path = std::env::temp_dir().join(format!("sigver-healthcheck-{}.sock", std::process::id()));
+    let admin = format!("unix:{}", path.display());
+    let served = Served::start(&["-h", "127.0.0.1", "-p", "0", "--admin", &admin]).await;
+    // A server of other software on the port for clients.
+    let check = async || {
+        let mut command = sigver(&["healthcheck"]);
+        soon("the end", command.env("SIGVER_PORT", "1").env("SIGVER_ADMIN", &admin).output()).await.unwrap()
+    };
+    let output = check().await;
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    served.signal("TERM").await;
+    assert!(served.end().await.0.success());
+    let output = check().await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.starts_with(&format!("unhealthy: cannot read the answer of {admin}: ")), "{error}");
 }
 
 #[tokio::test]

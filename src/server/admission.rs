@@ -28,6 +28,9 @@ const MAX_REFUSED: usize = 2 * MAX_LINGERING;
 /// Time that a refused client has to read the response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Reason in the response of a node that another one has replaced.
+const REPLACED: &str = "another node has replaced this one";
+
 /// Reason for which a new connection is refused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ConnectionRefusal {
@@ -255,9 +258,7 @@ impl Admission {
     ) {
         let response = match cause.into() {
             ConnectionRefusal::Limit(kind) => response(kind),
-            ConnectionRefusal::Replaced => {
-                refusal("503 Service Unavailable", "another node has replaced this one")
-            }
+            ConnectionRefusal::Replaced => refusal("503 Service Unavailable", REPLACED),
         };
         let is_answered = Arc::new(AtomicBool::new(false));
         let answered = Arc::clone(&is_answered);
@@ -301,15 +302,27 @@ fn counted_network(endpoint: ClientEndpoint) -> Option<ClientNetwork> {
 
 /// Returns the response to a client that is refused because of a limit.
 fn response(kind: LimitKind) -> String {
-    let (status, text) = match kind {
-        LimitKind::ConnectionsPerAddress => {
-            ("429 Too Many Requests", "your address has too many connections")
-        }
-        LimitKind::ConnectionRate => ("429 Too Many Requests", "your address connects too often"),
-        LimitKind::Memory => ("503 Service Unavailable", "this server is short of memory"),
-        _ => ("503 Service Unavailable", "this server has too many connections"),
+    let status = match kind {
+        LimitKind::ConnectionsPerAddress | LimitKind::ConnectionRate => "429 Too Many Requests",
+        _ => "503 Service Unavailable",
     };
-    refusal(status, text)
+    refusal(status, refusal_text(kind))
+}
+
+/// Returns the reason in the response to a client that is refused because of a limit.
+const fn refusal_text(kind: LimitKind) -> &'static str {
+    match kind {
+        LimitKind::ConnectionsPerAddress => "your address has too many connections",
+        LimitKind::ConnectionRate => "your address connects too often",
+        LimitKind::Memory => "this server is short of memory",
+        _ => "this server has too many connections",
+    }
+}
+
+/// Returns the reason in a response if it is one by which a server refuses new clients.
+pub(crate) fn refusal_in(response: &str) -> Option<&'static str> {
+    let texts = LimitKind::all().iter().map(|kind| refusal_text(*kind)).chain([REPLACED]);
+    texts.into_iter().find(|text| response.ends_with(&format!(": {text}\n")))
 }
 
 fn refusal(status: &str, text: &str) -> String {

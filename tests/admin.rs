@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use common::ws::{Got, Ws};
-use common::{TestGateway, eventually, hex, soon};
+use common::{TestGateway, eventually, hex, soon, tls_files};
 use serde_json::Value;
 use sigver::config::ListenAddress;
 use sigver::{Config, Gateway};
@@ -178,6 +178,20 @@ async fn metrics_count_what_clients_do() {
     until_sample(admin, "sigver_connection_ends_total{side=\"client\",reason=\"disconnected\"}", 1.0).await;
     assert!(gateway.ws("/k").await.raw(&[0xf1, 0x80, 0, 0, 0, 0]).await);
     until_sample(admin, "sigver_connection_ends_total{side=\"server\",reason=\"protocol error\"}", 1.0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn expiry_of_the_certificate_is_shown() {
+    let (gateway, admin) = start_with(|config| config.tls = Some(tls_files())).await;
+    let metrics = get(admin, "/metrics").await.body;
+    // That of `openssl x509 -enddate`. The status has no later time than 32 bits.
+    assert_eq!(sample(&metrics, "sigver_certificate_expiry_timestamp_seconds"), Some(4_948_835_201.0));
+    assert_eq!(get(admin, "/status").await.json()["certificate_expires"], "2106-02-07T06:28:15Z");
+    gateway.stop().await;
+    let (gateway, admin) = start().await;
+    let metrics = get(admin, "/metrics").await.body;
+    assert_eq!(sample(&metrics, "sigver_certificate_expiry_timestamp_seconds"), None);
     gateway.stop().await;
 }
 

@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use common::process::{Served, log_line, sigver};
 use common::sse::ask_on;
@@ -204,6 +205,36 @@ async fn reload_on_the_admin_listener_changes_limits_and_names_what_takes_a_rest
     drop(first);
     served.signal("TERM").await;
     served.end().await;
+}
+
+#[tokio::test]
+async fn certificate_that_expires_is_warned_about_at_the_start_and_at_a_reload() {
+    let folder = Folder::new("expiry");
+    let key = rcgen::KeyPair::generate().unwrap();
+    folder.write("key.pem", &key.serialize_pem());
+    let certify = |not_after: SystemTime| {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (SystemTime::UNIX_EPOCH.into(), not_after.into());
+        folder.write("cert.pem", &params.self_signed(&key).unwrap().pem());
+    };
+    let (now, day) = (SystemTime::now(), Duration::from_secs(24 * 60 * 60));
+    certify(now - day);
+    let (cert_file, key_file) = (folder.path("cert.pem"), folder.path("key.pem"));
+    let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "-c", &cert_file, "-k", &key_file];
+    let mut served = Served::start(&args).await;
+    let line = log_line(&mut served.stderr, "WARN").await;
+    assert!(line.contains(&format!("the certificate {cert_file} has expired, on ")), "{line}");
+    certify(now + 3 * day);
+    served.signal("HUP").await;
+    let line = log_line(&mut served.stderr, "WARN").await;
+    assert!(line.contains(&format!("the certificate {cert_file} expires in less than 3 days, on ")), "{line}");
+    certify(now + 30 * day);
+    served.signal("HUP").await;
+    for _ in 0..2 {
+        log_line(&mut served.stderr, "reloaded the certificates").await;
+    }
+    served.signal("TERM").await;
+    assert!(!served.end().await.2.contains("WARN"));
 }
 
 #[tokio::test]

@@ -160,6 +160,7 @@ impl Gateway {
             signaller: config.protocol.signaller,
             log: None,
             bridge: bridge.as_ref().map(|bridge| Arc::clone(bridge.link())),
+            tls: tls.clone(),
         };
         let admin_socket = AdminSocket::open(&config.admin_socket.candidates(&name(&addresses))).await;
         let frontend = Arc::new(Frontend {

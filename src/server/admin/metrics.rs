@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::protocol::dialect::Dialect;
 use crate::server::conn::Shared;
 use crate::server::telemetry::{ClusterReport, Report, UnixSeconds};
+use crate::server::tls::CertificateExpiry;
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -48,6 +49,7 @@ enum Samples {
 #[derive(Debug)]
 struct Scrape {
     report: Report,
+    certificate_expiry: Option<CertificateExpiry>,
     shared: Arc<Shared>,
 }
 
@@ -77,6 +79,7 @@ pub fn metrics_markdown() -> String {
         signaller: true,
         log: Some(Arc::default()),
         bridge: None,
+        tls: None,
     };
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     let mut scrape = Scrape::new(&status);
@@ -101,7 +104,11 @@ pub fn metrics_markdown() -> String {
 
 impl Scrape {
     fn new(status: &StatusService) -> Scrape {
-        Scrape { report: status.report(StatusQuery::default()), shared: Arc::clone(&status.shared) }
+        Scrape {
+            report: status.report(StatusQuery::default()),
+            certificate_expiry: status.certificate_expiry(),
+            shared: Arc::clone(&status.shared),
+        }
     }
 
     /// Returns all metrics, in the order of the reference.
@@ -129,6 +136,11 @@ impl Scrape {
                 .value(report.started.0),
             gauge("sigver_draining", "1 while the server is stopping and accepts no new clients, else 0.")
                 .value(report.draining),
+            gauge(
+                "sigver_certificate_expiry_timestamp_seconds",
+                "Time at which the certificate expires, in seconds since 1970; only with TLS.",
+            )
+            .with(&[], self.certificate_expiry.map(|CertificateExpiry(seconds)| ([], seconds))),
             counter("sigver_panics", "Connections that a bug of the server ended.").value(report.panics),
             counter("sigver_log_lines_dropped", "Log lines that were dropped, as stderr took no more.")
                 .value(report.log.map_or(0, |log| log.dropped)),

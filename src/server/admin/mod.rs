@@ -14,6 +14,7 @@ use crate::protocol::model::PeerId;
 use crate::server::bridge::BridgeLink;
 use crate::server::conn::Shared;
 use crate::server::telemetry::{self, Format, LogCounts, Report, RoomsReport, ServerSummary, UnixSeconds};
+use crate::server::tls::{CertificateExpiry, ReloadableTls};
 
 /// Optional parts of a status report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct StatusService {
     pub log: Option<Arc<LogCounts>>,
     /// Way to the bridge, if there can be one.
     pub(in crate::server) bridge: Option<Arc<BridgeLink>>,
+    /// The TLS of the addresses for clients, if they have it.
+    pub(in crate::server) tls: Option<Arc<ReloadableTls>>,
 }
 
 impl StatusService {
@@ -81,6 +84,11 @@ impl StatusService {
         let service = self.clone();
         let rendered = tokio::task::spawn_blocking(move || telemetry::render(&service.report(query), format));
         rendered.await.unwrap_or_default()
+    }
+
+    /// Returns the expiry of the certificate; `None` without TLS.
+    fn certificate_expiry(&self) -> Option<CertificateExpiry> {
+        self.tls.as_ref()?.expiry()
     }
 
     /// Returns the status. Blocks for a time that grows with the number of rooms and connections.
@@ -105,6 +113,7 @@ impl StatusService {
         });
         rooms.sort();
         let mut report = Report::new(server, telemetry, UnixSeconds::now());
+        report.certificate_expires = self.certificate_expiry().map(CertificateExpiry::time);
         report.draining = self.shared.shutdown.is_draining();
         report.rooms = rooms;
         report.refused = self.shared.refusals.counts();

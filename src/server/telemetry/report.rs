@@ -44,6 +44,9 @@ pub struct Report {
     pub time: UnixSeconds,
     /// True if the server is stopping: it accepts no new clients.
     pub draining: bool,
+    /// Time at which the certificate expires; `None` without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<UnixSeconds>,
     /// Number of all connections, recognised or not.
     pub connections: OverallCount,
     /// Usage of each dialect, in the order of [`Dialect::ALL`].
@@ -228,6 +231,7 @@ impl Report {
             started: telemetry.started(),
             time,
             draining: false,
+            certificate_expires: None,
             connections: OverallCount { active: all.active, total: all.total },
             dialects: dialects.collect(),
             unrecognised: CountReport::new(counts.unrecognised, time),

@@ -244,6 +244,7 @@ fn json_has_the_documented_names_in_the_documented_order() {
     connection.set_recognition(releases(&[Release::V7_6_4, Release::V10_1_0]), Evidence::FirstFrame);
     let mut report = report(&telemetry);
     report.log = Some(LogCounts::default().report());
+    report.certificate_expires = Some(UnixSeconds(0));
     report.cluster =
         Some(ClusterReport { nodes: vec![OtherNodeReport::default()], ..ClusterReport::default() });
     report.bridge = Some(crate::server::bridge::BridgeReport::default());

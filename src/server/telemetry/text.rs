@@ -47,6 +47,9 @@ pub(super) fn render(report: &Report) -> String {
         let _ = writeln!(out, "limits reached: {}", reached.join(", "));
     }
     push_troubles(&mut out, report);
+    if let Some(expires) = report.certificate_expires {
+        let _ = writeln!(out, "certificate: expires {expires}");
+    }
     if let Some(connections) = &report.connection_list {
         out.push('\n');
         let header = ["connection", "since", "dialect", "evidence", "possible releases"];

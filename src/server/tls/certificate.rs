@@ -1,11 +1,15 @@
 //! The parts of an X.509 certificate that a server has to know. Everything else in it is for clients to
 //! judge.
 
+use std::ops::RangeInclusive;
+
 /// The facts of a certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CertificateFacts<'a> {
     /// Version of X.509: 1, 2 or 3.
     pub(super) version: u8,
+    /// Time until which it is valid, in seconds since 1970; `None` if it is not as RFC 5280 has it.
+    pub(super) not_after: Option<u64>,
     /// The public key, as a DER bit string without its header.
     pub(super) public_key: &'a [u8],
     /// The certificate without bytes that follow it.
@@ -27,14 +31,17 @@ impl<'a> CertificateFacts<'a> {
             version = Element::read(first.content)?.0.of(INTEGER)?.content.last()?.checked_add(1)?;
             rest = behind;
         }
-        // The serial number, the algorithm, the issuer, the validity and the subject.
-        for tag in [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE] {
+        let mut next = |tag| {
             let (element, behind) = Element::read(rest)?;
-            element.of(tag)?;
             rest = behind;
-        }
+            element.of(tag)
+        };
+        let (_serial_number, _algorithm, _issuer) = (next(INTEGER)?, next(SEQUENCE)?, next(SEQUENCE)?);
+        let (validity, _subject) = (next(SEQUENCE)?, next(SEQUENCE)?);
+        let not_after = Element::read(validity.content)
+            .and_then(|(_not_before, behind)| seconds(Element::read(behind)?.0));
         let public_key = public_key(Element::read(rest)?.0.whole)?;
-        Some(CertificateFacts { version, public_key, der: certificate.whole })
+        Some(CertificateFacts { version, not_after, public_key, der: certificate.whole })
     }
 }
 
@@ -44,6 +51,36 @@ pub(super) fn public_key(info: &[u8]) -> Option<&[u8]> {
     let (algorithm, key) = Element::read(info.content)?;
     algorithm.of(SEQUENCE)?;
     Some(Element::read(key)?.0.of(BIT_STRING)?.content)
+}
+
+/// Returns a time in seconds since 1970, or 0 if it is before; `None` if it is not in UTC to the second (RFC
+/// 5280, section 4.1.2.5).
+fn seconds(time: Element<'_>) -> Option<u64> {
+    let text = std::str::from_utf8(time.content).ok()?.strip_suffix('Z')?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)?;
+    let (year, rest) = match (time.tag, digits.len()) {
+        (UTC_TIME, 12) => {
+            let (year, rest) = digits.split_at(2);
+            let year: i64 = year.parse().ok()?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
+        }
+        (GENERALIZED_TIME, 14) => {
+            let (year, rest) = digits.split_at(4);
+            (year.parse().ok()?, rest)
+        }
+        _ => return None,
+    };
+    let mut parts = rest.as_bytes().chunks(2).map(|part| match part {
+        [tens, ones] => i64::from(10 * (tens - b'0') + ones - b'0'),
+        _ => 0,
+    });
+    let mut part = |range: RangeInclusive<i64>| parts.next().filter(|part| range.contains(part));
+    let (month, day) = (part(1..=12)?, part(1..=31)?);
+    let (hour, minute, second) = (part(0..=23)?, part(0..=59)?, part(0..=59)?);
+    // Years begin in March, so that a leap day is the last day of its year.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Some(u64::try_from(((days * 24 + hour) * 60 + minute) * 60 + second).unwrap_or(0))
 }
 
 /// Returns true if two bit strings are the same public key. A point of an elliptic curve has a long form and
@@ -60,6 +97,8 @@ pub(super) fn is_same_key(a: &[u8], b: &[u8]) -> bool {
 
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const EXPLICIT_0: u8 = 0xa0;
 
@@ -125,10 +164,41 @@ mod tests {
         let followed = [&der[..], b"rubbish"].concat();
         let facts = CertificateFacts::parse(&followed).unwrap();
         let public_key = [&[0], rcgen::PublicKeyData::der_bytes(&key)].concat();
-        assert_eq!(facts, CertificateFacts { version: 3, public_key: &public_key, der: &der });
+        // rcgen's default, 4096-01-01.
+        let not_after = Some(67_090_118_400);
+        assert_eq!(facts, CertificateFacts { version: 3, not_after, public_key: &public_key, der: &der });
         assert!(is_der(&der) && !is_der(&followed));
         for length in 0..der.len() {
             assert_eq!(CertificateFacts::parse(&der[..length]), None, "{length}");
+        }
+    }
+
+    // The expected numbers are those of `date -u -d TIME +%s`.
+    #[test]
+    fn times_are_seconds_since_1970() {
+        let time = |tag, content: &'static str| {
+            let content = content.as_bytes();
+            seconds(Element { tag, content, whole: content })
+        };
+        for (tag, content, expected) in [
+            (UTC_TIME, "700101000000Z", Some(0)),
+            (UTC_TIME, "991231235959Z", Some(946_684_799)),
+            (UTC_TIME, "000229120000Z", Some(951_825_600)),
+            (UTC_TIME, "240301000001Z", Some(1_709_251_201)),
+            (UTC_TIME, "491231235959Z", Some(2_524_607_999)),
+            (UTC_TIME, "500101000000Z", Some(0)),
+            (GENERALIZED_TIME, "20500101000000Z", Some(2_524_608_000)),
+            (GENERALIZED_TIME, "21000301000000Z", Some(4_107_542_400)),
+            (GENERALIZED_TIME, "99991231235959Z", Some(253_402_300_799)),
+            (UTC_TIME, "2403010000Z", None),
+            (UTC_TIME, "240301000000+0100", None),
+            (UTC_TIME, "241301000000Z", None),
+            (UTC_TIME, "240301240000Z", None),
+            (GENERALIZED_TIME, "240301000000Z", None),
+            (GENERALIZED_TIME, "20240301000000.5Z", None),
+            (INTEGER, "240301000000Z", None),
+        ] {
+            assert_eq!(time(tag, content), expected, "{content}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod certificate;
 mod charged_stream;
 mod client_auth;
+mod expiry;
 mod pem;
 mod reloadable;
 
@@ -22,6 +23,7 @@ use tokio_rustls::rustls::{Error as RustlsError, ServerConfig};
 use self::certificate::CertificateFacts;
 pub(crate) use self::charged_stream::{ChargedStream, CountedStream};
 pub(crate) use self::client_auth::handshake_failure;
+pub(crate) use self::expiry::CertificateExpiry;
 use self::pem::PemError;
 use self::pem::Section;
 pub(crate) use self::reloadable::ReloadableTls;
@@ -158,12 +160,14 @@ pub enum ContentError {
 /// # Errors
 ///
 /// A file cannot be read, or does not contain what it should.
-fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(files: &TlsFiles) -> Result<LoadedTls, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let (pair, warning) = certified_key(files, &provider)?;
     if let Some(warning) = warning {
         tracing::warn!("clients may reject the certificate {}: {warning}", files.cert);
     }
+    let expiry = pair.cert.first().and_then(|leaf| CertificateFacts::parse(leaf)?.not_after);
+    let expiry = expiry.map(CertificateExpiry);
     let clients = files.client_ca.as_ref().map(|path| client_auth::verifier(path, &provider)).transpose()?;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -180,7 +184,14 @@ fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     if resumes {
         config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
     }
-    Ok(Arc::new(config))
+    Ok(LoadedTls { config: Arc::new(config), expiry })
+}
+
+/// The setup for connections, by the files at one time.
+struct LoadedTls {
+    config: Arc<ServerConfig>,
+    /// Expiry of the certificate, if that can be read.
+    expiry: Option<CertificateExpiry>,
 }
 
 /// A reason for which clients may reject a certificate that is served.

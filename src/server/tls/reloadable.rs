@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 
-use super::{TlsError, load};
+use super::expiry::ExpiryWarnings;
+use super::{CertificateExpiry, LoadedTls, TlsError, load};
 use crate::config::{PemSource, TlsFiles};
 
 /// Interval at which the files are looked at.
@@ -24,7 +24,8 @@ pub(crate) struct ReloadableTls {
 struct TlsState {
     files: TlsFiles,
     stamps: Vec<Option<FileStamp>>,
-    config: Arc<ServerConfig>,
+    loaded: LoadedTls,
+    expiry_warnings: ExpiryWarnings,
 }
 
 /// Facts about a file that change when it is written or replaced, symbolic links followed.
@@ -56,7 +57,8 @@ impl TlsState {
     fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         // Before the files are read: a change during that is seen later.
         let stamps = stamps(files);
-        Ok(TlsState { files: files.clone(), stamps, config: load(files)? })
+        let loaded = load(files)?;
+        Ok(TlsState { files: files.clone(), stamps, loaded, expiry_warnings: ExpiryWarnings::default() })
     }
 }
 
@@ -72,12 +74,28 @@ impl ReloadableTls {
     /// # Errors
     /// A file cannot be read, or does not contain what it should.
     pub(crate) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        Ok(ReloadableTls { state: Mutex::new(TlsState::load(files)?) })
+        let tls = ReloadableTls { state: Mutex::new(TlsState::load(files)?) };
+        tls.warn_of_expiry();
+        Ok(tls)
     }
 
     /// Returns the acceptor for the next connection.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.state.lock().config).into()
+        Arc::clone(&self.state.lock().loaded.config).into()
+    }
+
+    /// Returns the expiry of the certificate, if that can be read.
+    pub(crate) fn expiry(&self) -> Option<CertificateExpiry> {
+        self.state.lock().loaded.expiry
+    }
+
+    /// Logs a warning that is due about the expiry of the certificate.
+    fn warn_of_expiry(&self) {
+        let state = &mut *self.state.lock();
+        let Some(expiry) = state.loaded.expiry else { return };
+        if let Some(warning) = state.expiry_warnings.due(expiry, SystemTime::now()) {
+            tracing::warn!("the certificate {} {warning}", state.files.cert);
+        }
     }
 
     /// Loads these files in place of the former ones. Open connections keep theirs.
@@ -87,6 +105,7 @@ impl ReloadableTls {
     pub(crate) fn reload(&self, files: &TlsFiles) -> Result<(), TlsError> {
         let state = TlsState::load(files)?;
         *self.state.lock() = state;
+        self.warn_of_expiry();
         Ok(())
     }
 
@@ -110,7 +129,7 @@ impl ReloadableTls {
         }
     }
 
-    /// Loads the files again whenever they change; never returns.
+    /// Loads the files again whenever they change, and warns of the expiry of the certificate; never returns.
     pub(crate) async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
@@ -123,6 +142,7 @@ impl ReloadableTls {
                 }
                 Ok(Ok(false)) | Err(_) => {}
             }
+            self.warn_of_expiry();
         }
     }
 }
@@ -150,7 +170,7 @@ mod tests {
             client_ca: None,
         };
         let tls = ReloadableTls::load(&files).unwrap();
-        let in_use = || Arc::clone(&tls.state.lock().config);
+        let in_use = || Arc::clone(&tls.state.lock().loaded.config);
         let first = in_use();
         assert!(!tls.reload_if_changed().unwrap());
 

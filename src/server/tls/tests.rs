@@ -44,6 +44,11 @@ fn files(key: impl Into<PemSource>, cert: impl Into<PemSource>) -> TlsFiles {
     TlsFiles { key: key.into(), cert: cert.into(), ca: None, client_ca: None }
 }
 
+/// Returns the setup for connections.
+fn load(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    Ok(super::load(files)?.config)
+}
+
 fn refusal(files: &TlsFiles) -> String {
     match load(files) {
         Ok(_) => panic!("{files:?} was accepted"),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use sigver::cli::{self, Outcome, ProcessInputs};
+use sigver::config::LogFormat;
 use sigver::logging::{LogFilterHandle, LogHandle, Logging};
 use sigver::server::admin::{StatusQuery, StatusService};
 use sigver::server::telemetry::Format;
@@ -63,18 +64,7 @@ fn main() -> ExitCode {
         }
         Outcome::Check(config, text, warnings) => {
             warnings.iter().for_each(output::print_error);
-            // As at a start, so that the limits are those of a server. A failure is reported there.
-            let _ = fd_limit::raise();
-            match Gateway::check(&config) {
-                Ok(()) => {
-                    let limits = EffectiveLimits::new(&config.limits);
-                    print_line(&format!("{text}\n# On this machine: {limits}."))
-                }
-                Err(error) => {
-                    output::print_error(format_args!("error: {error}"));
-                    ExitCode::FAILURE
-                }
-            }
+            check(&config, &text)
         }
         Outcome::Run(config, warnings) => {
             let logging = match Logging::start(config.log_format) {
@@ -92,6 +82,27 @@ fn main() -> ExitCode {
                     ExitCode::FAILURE
                 }
             }
+        }
+    }
+}
+
+/// Checks a configuration, and prints the text about it. What a start would warn of is on stderr.
+fn check(config: &Config, text: &str) -> ExitCode {
+    // The journal may be that of another machine.
+    let logging = Logging::start(LogFormat::Text);
+    if let Ok(logging) = &logging {
+        logging.install(config.log.clone());
+    }
+    // As at a start, so that the limits are those of a server. A failure is reported there.
+    let _ = fd_limit::raise();
+    match Gateway::check(config) {
+        Ok(()) => {
+            let limits = EffectiveLimits::new(&config.limits);
+            print_line(&format!("{text}\n# On this machine: {limits}."))
+        }
+        Err(error) => {
+            output::print_error(format_args!("error: {error}"));
+            ExitCode::FAILURE
         }
     }
 }
@@ -157,7 +168,8 @@ async fn serve(config: Config, command_line: CommandLine, logging: &Logging) -> 
     service_manager::notify_ready();
     print_startup_lines(gateway.startup_lines().map(|line| format!("{line}\n")).collect()).await;
     tracing::info!(protocols, tls, "serving");
-    let EffectiveLimits { max_memory, max_held, max_connections, open_files, .. } = gateway.effective_limits();
+    let EffectiveLimits { max_memory, max_held, max_connections, open_files, .. } =
+        gateway.effective_limits();
     tracing::info!(max_memory, max_held, max_connections, open_files, "limits in force");
     let mut signals = async move || {
         tokio::select! {

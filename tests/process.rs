@@ -54,21 +54,26 @@ fn with_open_files(limit: u32, args: &str) -> Command {
 #[tokio::test]
 async fn limits_of_the_system_are_shown_and_one_that_exceeds_them_is_a_warning() {
     let given = "--max-memory 1073741824";
-    let limits = "max-memory 1073741824, 536870912 of it for what clients make the server hold; max-connections";
+    let limits =
+        "max-memory 1073741824, 536870912 of it for what clients make the server hold; max-connections";
     for (option, connections, is_warned) in
         [("", 150, false), ("--max-connections 150", 150, false), ("--max-connections 151", 151, true)]
     {
         let mut check = with_open_files(200, &format!("check-config {given} {option}"));
-        let output = String::from_utf8(soon("the end", check.output()).await.unwrap().stdout).unwrap();
+        let output = soon("the end", check.output()).await.unwrap();
+        let warning = " --max-connections is more than the limit of open files allows: ";
+        assert_eq!(String::from_utf8(output.stderr).unwrap().contains(warning), is_warned);
+        let output = String::from_utf8(output.stdout).unwrap();
         let expected = format!("# On this machine: {limits} {connections}, with 200 open files.");
         assert_eq!(output.lines().last(), Some(&*expected));
         let serve = with_open_files(200, &format!("-h 127.0.0.1 -p 0 --control off {given} {option}"));
         let served = Served::spawn(serve).await;
         served.signal("TERM").await;
         let log = served.end().await.2;
-        let expected = format!("max_memory=1073741824 max_held=536870912 max_connections={connections} open_files=200\n");
+        let expected = format!(
+            "max_memory=1073741824 max_held=536870912 max_connections={connections} open_files=200\n"
+        );
         assert!(log.contains(&format!(" INFO sigver: limits in force {expected}")), "{log}");
-        let warning = "WARN sigver::server::admission: --max-connections is more than the limit of open files";
         assert_eq!(log.contains(warning), is_warned, "{log}");
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use common::process::{Served, log_line, sigver};
+use common::process::{Served, log_line, run, sigver};
 use common::sse::ask_on;
 use common::ws::{Got, request_with};
 use common::{hex, soon};
@@ -221,13 +221,18 @@ async fn certificate_that_expires_is_warned_about_at_the_start_and_at_a_reload()
     certify(now - day);
     let (cert_file, key_file) = (folder.path("cert.pem"), folder.path("key.pem"));
     let args = ["-h", "127.0.0.1", "-p", "0", "--control", "off", "-c", &cert_file, "-k", &key_file];
+    let (code, _, errors) = run(&[&["check-config"], &args[..]].concat()).await;
+    assert!(code == Some(0) && errors.contains("has expired, on "), "{errors}");
     let mut served = Served::start(&args).await;
     let line = log_line(&mut served.stderr, "WARN").await;
     assert!(line.contains(&format!("the certificate {cert_file} has expired, on ")), "{line}");
     certify(now + 3 * day);
     served.signal("HUP").await;
     let line = log_line(&mut served.stderr, "WARN").await;
-    assert!(line.contains(&format!("the certificate {cert_file} expires in less than 3 days, on ")), "{line}");
+    assert!(
+        line.contains(&format!("the certificate {cert_file} expires in less than 3 days, on ")),
+        "{line}"
+    );
     certify(now + 30 * day);
     served.signal("HUP").await;
     for _ in 0..2 {

@@ -116,15 +116,8 @@ impl Admission {
             rate: limits.max_connection_rate,
             streams: limits.max_streams_per_address,
         };
-        let carried = fd_limit::max_connections();
-        let max_connections = limits.max_connections.unwrap_or(carried);
-        if max_connections > carried {
-            tracing::warn!(
-                max_connections, open_files = fd_limit::open_files(),
-                "--max-connections is more than the limit of open files allows: beyond that, clients get no answer; \
-                 raise it (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
-            );
-        }
+        fd_limit::warn_if_lacking(limits);
+        let max_connections = limits.max_connections.unwrap_or_else(fd_limit::max_connections);
         self.max_connections.store(max_connections, Ordering::Relaxed);
         self.addresses.lock().set_limits(by_address);
         self.limits_addresses.store(by_address.any(), Ordering::Relaxed);

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::config::ServerLimits;
+
 /// Number of descriptors for which the table is preallocated. It takes 8 bytes of kernel memory for each;
 /// beyond it, the table grows as usual.
 pub const PREALLOCATED: u64 = 65_536;
@@ -40,4 +42,18 @@ pub(crate) fn open_files() -> u64 {
 pub(crate) fn max_connections() -> u32 {
     let limit = open_files();
     u32::try_from(limit - RESERVE.min(limit / 4)).unwrap_or(u32::MAX)
+}
+
+/// Logs a warning if there are no descriptors for the connections that a limit allows.
+pub(crate) fn warn_if_lacking(limits: &ServerLimits) {
+    let Some(max_connections) = limits.max_connections.filter(|max| *max > self::max_connections()) else {
+        return;
+    };
+    let open_files = open_files();
+    tracing::warn!(
+        max_connections,
+        open_files,
+        "--max-connections is more than the limit of open files allows: beyond that, clients get no answer; raise it \
+         (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of Docker)"
+    );
 }

@@ -24,6 +24,7 @@ use super::bridge::{BridgeService, BridgeStartError};
 use super::cluster::{ClusterNode, NodeSettings};
 use super::conn::Shared;
 use super::effective_limits::EffectiveLimits;
+use super::fd_limit;
 use super::http::{AccessControl, Routes, SseService};
 use super::listener::ListenError;
 use super::listening::{ListeningSocket, LocalAddress};
@@ -87,12 +88,13 @@ pub enum StartError {
 }
 
 impl Gateway {
-    /// Checks the settings, and the files that they name, without listening.
+    /// Checks the settings, and the files that they name, without listening. Logs what a start would warn of.
     ///
     /// # Errors
     /// The configuration is contradictory, or the files for TLS are invalid.
     pub fn check(config: &Config) -> Result<(), StartError> {
         config.check()?;
+        fd_limit::warn_if_lacking(&config.limits);
         config.tls.as_ref().map(ReloadableTls::load).transpose()?;
         Verifier::load(&config.access.auth, &Arc::default())?;
         #[cfg(feature = "cluster")]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use super::connection_limits::PeerConnectionLimits;
 use crate::protocol::mesh::RoomNumber;
 use crate::protocol::token_bucket::TokenBucket;
 
@@ -35,13 +36,13 @@ const MAX_FULL_BUCKETS: usize = 256;
 
 impl ClientShares {
     /// Counts the processor time of a packet in a room. A client without an address has sent no check that
-    /// was authentic. Returns false if the client has taken more than `rate`, in microseconds per second.
+    /// was authentic. Returns false if the client has taken more than the limits allow.
     pub(super) fn charge(
         &mut self,
         room: RoomNumber,
         client: Option<ClientAddress>,
         work: Duration,
-        rate: u32,
+        limits: &PeerConnectionLimits,
         now: Instant,
     ) -> bool {
         if self.work.len() >= MAX_FULL_BUCKETS.max(self.connections.len().saturating_mul(2)) {
@@ -49,8 +50,10 @@ impl ClientShares {
         }
         let micros = usize::try_from(work.as_micros()).unwrap_or(usize::MAX);
         let bucket = self.work.entry((room, client)).or_insert_with(|| TokenBucket::full(now));
-        bucket.take(micros, rate, now);
-        bucket.ready_at(now).is_none()
+        bucket.take(micros, limits.work_rate, now);
+        // The burst, as the time in which the rate allows as much.
+        let most = 1_000_000_u32.checked_div(limits.work_rate).unwrap_or_default();
+        bucket.full_in(now) <= limits.work_burst.saturating_mul(most)
     }
 
     /// Counts a connection of a client. Returns false if the client has more of them than `free`, which
@@ -87,14 +90,29 @@ mod tests {
         assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
     }
 
+    fn limits() -> PeerConnectionLimits {
+        PeerConnectionLimits::default()
+    }
+
     #[test]
     fn work_counts_for_a_client_in_one_room() {
-        let (now, mut shares) = (Instant::now(), ClientShares::default());
-        let half = Duration::from_micros(500);
-        let mut charge = |room, address| shares.charge(room, Some(client(address)), half, 1_000, now);
-        assert!(charge(1, "192.0.2.1") && charge(1, "192.0.2.1"));
-        assert!(!charge(1, "192.0.2.1"));
-        assert!(charge(1, "192.0.2.2") && charge(2, "192.0.2.1"));
+        let (mut now, mut shares) = (Instant::now(), ClientShares::default());
+        let limits = limits();
+        let half = limits.work_burst / 2;
+        let mut charge =
+            |room, address, work, now| shares.charge(room, Some(client(address)), work, &limits, now);
+        assert!(charge(1, "192.0.2.1", half, now) && charge(1, "192.0.2.1", half, now));
+        assert!(!charge(1, "192.0.2.1", half, now));
+        assert!(charge(1, "192.0.2.2", half, now) && charge(2, "192.0.2.1", half, now));
+        for _ in 0..1_000 {
+            now += Duration::from_secs(1);
+            assert!(charge(1, "192.0.2.2", Duration::from_millis(240), now), "less than the rate");
+        }
+        let in_time = (0..1_000).take_while(|_| {
+            now += Duration::from_secs(1);
+            charge(1, "192.0.2.2", Duration::from_millis(350), now)
+        });
+        assert_eq!(in_time.count(), 37, "from 0.35 to 3.95 s, by 0.1 s more than the rate each second");
     }
 
     #[test]
@@ -102,7 +120,7 @@ mod tests {
         let (mut now, mut shares) = (Instant::now(), ClientShares::default());
         for room in 0..10_000 {
             now += Duration::from_millis(10);
-            shares.charge(room, None, Duration::from_millis(1), 1_000, now);
+            shares.charge(room, None, Duration::from_millis(1), &limits(), now);
         }
         assert!(shares.work.len() <= MAX_FULL_BUCKETS);
     }

@@ -15,9 +15,12 @@ pub struct PeerConnectionLimits {
     pub max_waiting_in_all: usize,
     /// Maximum duration without a check from a client before its connection is treated as lost.
     pub silence: Duration,
-    /// Processor time that the packets of one client in one room may take, in microseconds per second, and at
-    /// once. More close its connections.
+    /// Processor time that the packets of one client in one room may take, in microseconds per second. More
+    /// close its connections.
     pub work_rate: u32,
+    /// Processor time that they may take at once: that of the longest messages, from several members behind
+    /// one address, on a slow processor.
+    pub work_burst: Duration,
 }
 
 impl Default for PeerConnectionLimits {
@@ -29,6 +32,7 @@ impl Default for PeerConnectionLimits {
             max_waiting_in_all: 128 << 20,
             silence: Duration::from_secs(8),
             work_rate: 250_000,
+            work_burst: Duration::from_secs(4),
         }
     }
 }

@@ -315,7 +315,7 @@ impl<C: PeerConnection> Connections<C> {
     /// more than its share, before it takes that of others.
     pub(super) fn charge(&mut self, id: u32, work: Duration, now: Instant) {
         let Some(Connection { room, client, .. }) = self.connections.get(&id) else { return };
-        if !self.shares.charge(*room, *client, work, self.limits.work_rate, now) {
+        if !self.shares.charge(*room, *client, work, &self.limits, now) {
             self.cut(id);
         }
     }

@@ -45,6 +45,11 @@ impl TokenBucket {
         (!debt.is_zero()).then(|| later(now, debt))
     }
 
+    /// Returns the time in which the bucket is full, if nothing is taken until then.
+    pub(crate) fn full_in(&self, now: Instant) -> Duration {
+        self.full_at.saturating_duration_since(now)
+    }
+
     /// Returns true if no tokens are missing.
     pub(crate) fn is_full(&self, now: Instant) -> bool {
         self.full_at <= now

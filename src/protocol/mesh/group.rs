@@ -47,6 +47,8 @@ pub struct MeshFacts {
     pub request_timeout: Option<Duration>,
     /// True if a client reports to its application that a message was sent to all members.
     pub tells_broadcast: bool,
+    /// True if a client sends through a member what it sends to a peer to which it has no channel yet.
+    pub relays_messages: bool,
     /// True if a client that joined lets no other join through it: such a client can be reached through its
     /// neighbours only.
     pub some_joiners_accept_none: bool,
@@ -61,6 +63,7 @@ const NETFLUX_0: MeshFacts = MeshFacts {
     heartbeat: None,
     request_timeout: Some(Duration::from_millis(2_200)),
     tells_broadcast: true,
+    relays_messages: false,
     some_joiners_accept_none: true,
 };
 const NETFLUX_1: MeshFacts = MeshFacts { request_timeout: Some(Duration::from_secs(8)), ..NETFLUX_0 };
@@ -72,6 +75,7 @@ const NETFLUX_2: MeshFacts = MeshFacts {
     heartbeat: None,
     request_timeout: None,
     tells_broadcast: true,
+    relays_messages: false,
     some_joiners_accept_none: false,
 };
 const NETFLUX_3: MeshFacts = MeshFacts {
@@ -79,6 +83,7 @@ const NETFLUX_3: MeshFacts = MeshFacts {
     ids: 2..=u32::MAX,
     heartbeat: HEARTBEAT,
     tells_broadcast: false,
+    relays_messages: true,
     ..NETFLUX_2
 };
 const NETFLUX_4: MeshFacts = MeshFacts { ids: 0x8000_0000..=u32::MAX, ..NETFLUX_3 };

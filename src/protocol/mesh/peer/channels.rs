@@ -55,6 +55,11 @@ impl MeshPeer {
             .collect()
     }
 
+    /// Returns true if there is a channel to a client, or will be.
+    pub(in crate::protocol::mesh) fn has_channel_to(&self, member: u32) -> bool {
+        self.channel_to(member).is_some()
+    }
+
     pub(super) fn push_frame(&mut self, channel: MeshChannel, frame: Bytes) {
         let frame = ChannelFrame::Binary(frame);
         self.actions.push(PeerAction::Send { channel, frame, is_urgent: false });
@@ -237,6 +242,18 @@ impl MeshPeer {
     /// Returns true if the client at the other end of a channel is a member.
     pub(super) fn is_linked(&self, channel: MeshChannel) -> bool {
         self.channel(channel).is_some_and(|known| known.is_member)
+    }
+
+    /// Reports a part of a user message whose frame names `sender`. In groups that relay messages it may be
+    /// one that connects to this peer, and has sent the message through the client at the other end.
+    pub(super) fn report_from(&mut self, sender: u32, via: MeshChannel, chunk: MessageChunk, now: Instant) {
+        let is_direct =
+            self.channel(via).is_some_and(|known| known.member.is_none_or(|member| member == sender));
+        if is_direct || !self.group.facts().relays_messages {
+            self.report(via, chunk);
+        } else if self.is_near(sender, now) {
+            self.actions.push(PeerAction::Received { member: sender, chunk });
+        }
     }
 
     /// Reports a part of a user message. The sender is the client at the other end, whatever the frame

@@ -186,6 +186,8 @@ pub struct MeshPeer {
     requests: Vec<ChannelRequest>,
     /// Clients that join.
     expected: Vec<ExpectedJoiner>,
+    /// Clients that ask through a member to be connected.
+    distant: Vec<ExpectedJoiner>,
     /// Members that it still has to connect to before it is one.
     awaited: Vec<u32>,
     /// Clients that announced that they leave, to this peer or to another of the bridge.
@@ -282,6 +284,7 @@ impl MeshPeer {
             introduced: Vec::new(),
             requests: Vec::new(),
             expected: Vec::new(),
+            distant: Vec::new(),
             awaited: Vec::new(),
             departed: VecDeque::new(),
             listed: Vec::new(),

@@ -69,7 +69,7 @@ impl GroupProtocol for Netflux2Protocol {
         frame: ChannelFrame,
         now: Instant,
     ) -> Option<()> {
-        let ServiceMessage { sender, number, service } = ServiceMessage::receive(peer, via, frame)?;
+        let ServiceMessage { sender, number, service } = ServiceMessage::receive(peer, via, frame, now)?;
         match number {
             WEB_CHANNEL => Self::web_channel(peer, via, sender, &service, now)?,
             MESH => self.mesh(peer, via, &service, now)?,

@@ -33,7 +33,7 @@ impl Netflux3Protocol {
         }
     }
 
-    fn mesh(peer: &mut MeshPeer, via: MeshChannel, sender: u32, service: &ReadFields) {
+    fn mesh(peer: &mut MeshPeer, via: MeshChannel, sender: u32, service: &ReadFields, now: Instant) {
         if service.has(2) {
             let siblings = peer.siblings.iter().filter(|(_, is_member)| **is_member).map(|(id, _)| *id);
             let others = peer.members().map(|(member, _)| member).chain(siblings);
@@ -41,8 +41,11 @@ impl Netflux3Protocol {
             let response = Fields::new().message(1, Fields::new().packed(1, &ids));
             peer.push_frame(via, service_frame(peer.id, sender, MESH, response));
         }
-        if service.has(3) && peer.channel_to(sender).is_none() && !peer.listed.contains(&sender) {
-            Self::greet(peer, via, sender);
+        if service.has(3) && peer.channel_to(sender).is_none() {
+            peer.add_distant(sender, now);
+            if !peer.listed.contains(&sender) {
+                Self::greet(peer, via, sender);
+            }
         }
     }
 
@@ -91,10 +94,10 @@ impl GroupProtocol for Netflux3Protocol {
         frame: ChannelFrame,
         now: Instant,
     ) -> Option<()> {
-        let ServiceMessage { sender, number, service } = ServiceMessage::receive(peer, via, frame)?;
+        let ServiceMessage { sender, number, service } = ServiceMessage::receive(peer, via, frame, now)?;
         match number {
             WEB_CHANNEL => Self::initialize(peer, via, sender, &service.message(1)?, now)?,
-            MESH => Self::mesh(peer, via, sender, &service),
+            MESH => Self::mesh(peer, via, sender, &service, now),
             BUILDER => Self::builder(peer, via, sender, &service, now),
             WEB_RTC => peer.take_description(sender, via, service.text(2), service.text(3), now),
             _ => {}

@@ -46,6 +46,7 @@ impl Netflux4Protocol {
 
     fn builder(peer: &mut MeshPeer, via: MeshChannel, sender: u32, service: &ReadFields, now: Instant) {
         if service.has(2) {
+            peer.add_distant(sender, now);
             peer.push_frame(via, service_frame(peer.id, sender, BUILDER, Fields::new().number(3, 1)));
         }
         if service.number(3) == 1 {
@@ -88,7 +89,7 @@ impl GroupProtocol for Netflux4Protocol {
         match fields.number(3) {
             USER => {
                 let chunk = MessageChunk::decode(peer.group, &fields.bytes(4)?, recipient == 0)?;
-                peer.report(via, chunk);
+                peer.report_from(sender, via, chunk, now);
             }
             BUILDER => Self::builder(peer, via, sender, &content()?, now),
             WEB_RTC => {

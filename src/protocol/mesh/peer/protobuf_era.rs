@@ -1,5 +1,7 @@
 //! Frames of netflux 1.1 to 3.0: protobuf with sender and recipient, and a number for the service.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::{ChannelFrame, MeshChannel, MeshPeer};
@@ -32,7 +34,12 @@ pub(super) struct ServiceMessage {
 impl ServiceMessage {
     /// Reads a frame that `peer` received over `via`. Forwards one for another peer, and reports a
     /// user message: `None` then, and for a frame that is not understood.
-    pub(super) fn receive(peer: &mut MeshPeer, via: MeshChannel, frame: ChannelFrame) -> Option<Self> {
+    pub(super) fn receive(
+        peer: &mut MeshPeer,
+        via: MeshChannel,
+        frame: ChannelFrame,
+        now: Instant,
+    ) -> Option<Self> {
         let ChannelFrame::Binary(bytes) = frame else { return None };
         let fields = ReadFields::read(&bytes)?;
         let (sender, recipient, content) = (fields.number(1), fields.number(2), fields.bytes(4)?);
@@ -51,7 +58,7 @@ impl ServiceMessage {
         }
         let Some((number, service)) = service else {
             let chunk = MessageChunk::decode(peer.group, &content, recipient == 0)?;
-            peer.report(via, chunk);
+            peer.report_from(sender, via, chunk, now);
             return None;
         };
         Some(ServiceMessage { sender, number, service })

@@ -126,6 +126,23 @@ impl MeshPeer {
         }
     }
 
+    /// A client asks through a member to be connected, and may send user messages the same way until it is.
+    pub(super) fn add_distant(&mut self, id: u32, now: Instant) {
+        self.distant.retain(|known| now.saturating_duration_since(known.since) < JOINER_TIMEOUT);
+        let is_own = id == self.id || self.siblings.contains_key(&id);
+        if !is_own && self.distant.len() < MAX_LISTED && !self.distant.iter().any(|known| known.id == id) {
+            self.distant.push(ExpectedJoiner { id, since: now });
+        }
+    }
+
+    /// Returns true if a client has a channel to this peer, or is about to get one.
+    pub(in crate::protocol::mesh) fn is_near(&self, id: u32, now: Instant) -> bool {
+        let is_recent = |known: &ExpectedJoiner| now.saturating_duration_since(known.since) < JOINER_TIMEOUT;
+        self.channel_to(id).is_some()
+            || self.awaited.contains(&id)
+            || self.distant.iter().any(|known| known.id == id && is_recent(known))
+    }
+
     /// Returns the time until which a leave breaks the join of a client: the client waits for this peer, and
     /// some versions wait forever.
     pub fn joiners_deadline(&self, now: Instant) -> Option<Instant> {

@@ -254,6 +254,7 @@ impl BridgedRoom {
         }
         self.presence.tick(now);
         self.settle(now);
+        self.forget_relayed(now);
     }
 
     /// Has every stand-in leave.

@@ -112,7 +112,7 @@ impl BridgedRoom {
         }
         let BridgedRoomLimits { max_waiting, max_delayed, .. } = self.limits;
         if self.other_end(key).is_none() {
-            if waiting > max_waiting {
+            if waiting.max(self.relayed_bytes(key.0)) > max_waiting {
                 self.counts.cut = self.counts.cut.saturating_add(1);
                 self.cut(key);
             }
@@ -123,6 +123,24 @@ impl BridgedRoom {
             self.counts.too_fast = self.counts.too_fast.saturating_add(1);
             self.cut(key);
         }
+    }
+
+    /// Returns the number of bytes that wait from clients which a stand-in has no channel to: other clients
+    /// relayed them, and can invent their senders.
+    fn relayed_bytes(&self, stand_in: u32) -> usize {
+        let peer = self.peers.get(&stand_in);
+        let is_relayed = |member: u32| peer.is_none_or(|peer| !peer.has_channel_to(member));
+        let of_stand_in = self.pipes.range((stand_in, 0)..=(stand_in, u32::MAX));
+        let relayed = of_stand_in.filter(|((_, member), _)| is_relayed(*member));
+        relayed.map(|(_, pipe)| pipe.waiting_bytes).fold(0, usize::saturating_add)
+    }
+
+    /// Forgets what clients relayed of senders that have not connected.
+    pub(super) fn forget_relayed(&mut self, now: Instant) {
+        let peers = &self.peers;
+        self.pipes.retain(|(stand_in, member), _| {
+            peers.get(stand_in).is_some_and(|peer| peer.is_near(*member, now))
+        });
     }
 
     /// Cuts a pair for which too much waits, so that no message is lost without a trace.

@@ -2,6 +2,7 @@
 
 mod early;
 mod rates;
+mod relayed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::recording::{RECORDINGS, Recorded, RecordedClient, RecordedData, clients};
 use crate::protocol::mesh::group::MeshGroup;
 use crate::protocol::mesh::peer::{ChannelFrame, MeshChannel, MeshPeer, PeerAction};
-use crate::protocol::mesh::protobuf::ReadFields;
+use crate::protocol::mesh::protobuf::{Fields, ReadFields};
 use crate::protocol::mesh::user_message::{ChunkWriter, MessageChunk};
 
 /// Reads the recorded id of a client: the sender in the last user frame that it sent, or in its heartbeats.
@@ -325,6 +325,36 @@ fn peer_that_lets_others_in_sends_what_the_first_client_sent() {
     }
 }
 
+/// netflux 3 and 4 send through the entry what they send to a joiner before they have a channel to it.
+#[test]
+fn message_that_a_member_relayed_is_its_senders() {
+    for (version, group, recording) in RECORDINGS.iter().filter(|(_, group, _)| group.is_protobuf()) {
+        let clients = clients(*group, recording);
+        let ids: Vec<u32> = clients.iter().map(|client| own_id(*group, client)).collect();
+        let mut play = Play::new(version, *group, ids[2]);
+        let mut events = clients[2].events.clone();
+        // Until the entry has listed the members.
+        let listed = events.iter().position(|event| matches!(event.what, Recorded::Sent(_))).unwrap();
+        events.truncate(listed + 2);
+        play.run_silently(&RecordedClient { events });
+        let service = if *group == MeshGroup::Netflux4 { 743 } else { 0 };
+        for sender in [ids[0], ids[1], ids[1].wrapping_add(1), ids[2]] {
+            let message = Fields::new().number(1, 1).number(2, 0).bytes(3, b"m");
+            let head = Fields::new().number(1, sender).number(2, play.peer.id()).number(3, service);
+            let frame = ChannelFrame::Binary(head.message(4, message).into_bytes());
+            play.peer.received(play.way_in(), frame, play.now);
+        }
+        play.collect();
+        let received: BTreeMap<u32, usize> =
+            play.received.iter().map(|(member, messages)| (*member, messages.len())).collect();
+        let expected = match group.facts().relays_messages {
+            true => BTreeMap::from([(ids[0], 1), (ids[1], 1)]),
+            false => BTreeMap::from([(ids[0], 4)]),
+        };
+        assert_eq!(received, expected, "{version}");
+    }
+}
+
 #[test]
 fn silent_member_is_lost_after_three_heartbeats() {
     for (version, group, recording) in RECORDINGS {
@@ -345,6 +375,11 @@ fn silent_member_is_lost_after_three_heartbeats() {
 }
 
 impl Play {
+    /// Returns the channel that signaling opened.
+    fn way_in(&self) -> MeshChannel {
+        MeshChannel { peer: 1, number: 0 }
+    }
+
     /// Plays without a comparison of what is sent.
     fn run_silently(&mut self, client: &RecordedClient) {
         self.peer.join(self.now);

@@ -45,6 +45,9 @@ pub struct MeshFacts {
     /// Maximum duration until a channel that a client was asked for is ready. Then it is closed, and the
     /// client is asked again: netflux 0.10.3 ignores a channel that takes longer than two seconds.
     pub request_timeout: Option<Duration>,
+    /// Shortest duration after the loss of a channel before a client can take in the same peer again: netflux
+    /// 0.10.8 and 1.0 remove a peer a second time, by its id, once ICE ends the lost connection.
+    pub relink_delay: Duration,
     /// True if a client reports to its application that a message was sent to all members.
     pub tells_broadcast: bool,
     /// True if a client sends through a member what it sends to a peer to which it has no channel yet.
@@ -62,11 +65,16 @@ const NETFLUX_0: MeshFacts = MeshFacts {
     ids: 1..=u32::MAX,
     heartbeat: None,
     request_timeout: Some(Duration::from_millis(2_200)),
+    relink_delay: Duration::ZERO,
     tells_broadcast: true,
     relays_messages: false,
     some_joiners_accept_none: true,
 };
-const NETFLUX_1: MeshFacts = MeshFacts { request_timeout: Some(Duration::from_secs(8)), ..NETFLUX_0 };
+const NETFLUX_1: MeshFacts = MeshFacts {
+    request_timeout: Some(Duration::from_secs(8)),
+    relink_delay: Duration::from_secs(10),
+    ..NETFLUX_0
+};
 /// Id 1 means a peer whose id is not known.
 const NETFLUX_2: MeshFacts = MeshFacts {
     chunk_length: 15_000,
@@ -74,6 +82,7 @@ const NETFLUX_2: MeshFacts = MeshFacts {
     ids: 2..=0x7fff_ffff,
     heartbeat: None,
     request_timeout: None,
+    relink_delay: Duration::ZERO,
     tells_broadcast: true,
     relays_messages: false,
     some_joiners_accept_none: false,

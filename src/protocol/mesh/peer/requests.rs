@@ -102,11 +102,17 @@ impl MeshPeer {
             if is_linked || request.count >= MAX_REQUESTS {
                 continue;
             }
-            if let Some(channel) = channel {
-                self.forget(channel);
-                self.actions.push(PeerAction::Close { channel });
-            }
             request.at = now;
+            if let Some(known) = channel.and_then(|channel| self.forget(channel)) {
+                self.actions.push(PeerAction::Close { channel: known.channel });
+                let delay = self.group.facts().relink_delay;
+                if known.is_open && !delay.is_zero() {
+                    // The client would close the next one by the end of this one.
+                    request.at = now.checked_add(delay.saturating_sub(timeout)).unwrap_or(now);
+                    self.requests.push(request);
+                    continue;
+                }
+            }
             request.count = request.count.saturating_add(1);
             self.group.protocol().request_channel(self, &request);
             self.requests.push(request);

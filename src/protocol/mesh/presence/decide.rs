@@ -237,16 +237,17 @@ impl Presence {
                 (true, None) => Some(now),
                 (true, since) => since,
             };
-            let is_after =
-                |timeout| since.is_some_and(|since| now.saturating_duration_since(since) >= timeout);
             let Some(known) = self.stand_ins.get_mut(&number) else { continue };
-            known.incomplete_since = since;
-            known.is_introduced &= since.is_some();
-            if is_after(INTRODUCE_TIMEOUT) && !known.is_introduced {
-                known.is_introduced = true;
-                self.introduce(number);
+            match since {
+                None => known.introduce_at = None,
+                Some(_) if known.incomplete_since.is_some() => {}
+                Some(since) => known.introduce_at = since.checked_add(INTRODUCE_TIMEOUT),
             }
-            if !is_after(INCOMPLETE_TIMEOUT) {
+            known.incomplete_since = since;
+            if known.introduce_at.is_some_and(|at| at <= now) {
+                self.introduce(number, now);
+            }
+            if since.is_none_or(|since| now.saturating_duration_since(since) < INCOMPLETE_TIMEOUT) {
                 continue;
             }
             if !self.has_last_channel(number) {
@@ -254,7 +255,7 @@ impl Presence {
                 self.delay_retry(group, role, now);
             } else if let Some(known) = self.stand_ins.get_mut(&number) {
                 known.incomplete_since = Some(now);
-                known.is_introduced = false;
+                known.introduce_at = now.checked_add(INTRODUCE_TIMEOUT);
             }
         }
     }
@@ -288,22 +289,25 @@ impl Presence {
         }
     }
 
-    /// Introduces a stand-in to the clients to which others have channels, where that is possible.
-    fn introduce(&mut self, number: u32) {
+    /// Introduces a stand-in to the clients to which others have channels, where that is possible: to those
+    /// that it has just lost later.
+    fn introduce(&mut self, number: u32, now: Instant) {
         let Some(known) = self.stand_ins.get(&number) else { return };
-        if !known.group.facts().some_joiners_accept_none {
-            return;
+        let is_possible = known.group.facts().some_joiners_accept_none;
+        let lacking = self.known.keys().filter(|member| {
+            member.group == known.group && !known.channels.contains(&member.id) && self.has_channel(**member)
+        });
+        let (mut introductions, mut introduce_at) = (Vec::new(), None::<Instant>);
+        for &MeshMember { id: member, .. } in lacking.filter(|_| is_possible) {
+            match known.relink_at(member).filter(|at| *at > now) {
+                Some(at) => introduce_at = Some(introduce_at.map_or(at, |earlier| earlier.min(at))),
+                None => introductions.push(PresenceAction::Introduce { stand_in: number, member }),
+            }
         }
-        let lacking: Vec<u32> = self
-            .known
-            .keys()
-            .filter(|member| member.group == known.group && !known.channels.contains(&member.id))
-            .filter(|member| self.has_channel(**member))
-            .map(|member| member.id)
-            .collect();
-        let introductions =
-            lacking.into_iter().map(|member| PresenceAction::Introduce { stand_in: number, member });
         self.actions.extend(introductions);
+        if let Some(known) = self.stand_ins.get_mut(&number) {
+            known.introduce_at = introduce_at;
+        }
     }
 
     fn join_if_missing(&mut self) {

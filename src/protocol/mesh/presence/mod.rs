@@ -151,8 +151,17 @@ struct StandIn {
     awaits_caller: bool,
     /// The time since when it lacks a channel to a client of its group.
     incomplete_since: Option<Instant>,
-    /// It was introduced to the clients that it lacks.
-    is_introduced: bool,
+    /// The time at which it is introduced to clients that it lacks.
+    introduce_at: Option<Instant>,
+    /// Clients to which it lost its channel, and when.
+    lost: BTreeMap<u32, Instant>,
+}
+
+impl StandIn {
+    /// Returns the time from which a client takes it in again, if it has lost its channel to the client.
+    fn relink_at(&self, member: u32) -> Option<Instant> {
+        self.lost.get(&member)?.checked_add(self.group.facts().relink_delay)
+    }
 }
 
 /// Delays of joins that failed.
@@ -267,6 +276,9 @@ impl Presence {
         if !known.channels.remove(&member) {
             return;
         }
+        let relink_delay = known.group.facts().relink_delay;
+        known.lost.retain(|_, since| now.saturating_duration_since(*since) < relink_delay);
+        known.lost.insert(member, now);
         let (client, role) = (MeshMember { group: known.group, id: member }, known.role);
         // The client is leaving, or lost this one channel: either way the other member must not see it any
         // more. Without any channel it has left, and its stand-ins leave.
@@ -361,8 +373,8 @@ impl Presence {
             Phase::Joining | Phase::Joined => None,
         });
         let incomplete = self.stand_ins.values().filter_map(|known| {
-            let timeout = if known.is_introduced { INCOMPLETE_TIMEOUT } else { INTRODUCE_TIMEOUT };
-            known.incomplete_since?.checked_add(timeout)
+            let rejoin_at = known.incomplete_since?.checked_add(INCOMPLETE_TIMEOUT)?;
+            Some(known.introduce_at.map_or(rejoin_at, |at| at.min(rejoin_at)))
         });
         let retries = self.retries.values().chain(self.rechecks.values()).filter_map(|retry| retry.at);
         let unlinked = self.unlinked.iter().filter(|(client, _)| !self.is_joining(client.group));
@@ -396,7 +408,8 @@ impl Presence {
             channels: BTreeSet::new(),
             awaits_caller: false,
             incomplete_since: None,
-            is_introduced: false,
+            introduce_at: None,
+            lost: BTreeMap::new(),
         };
         self.stand_ins.insert(number, stand_in);
         number

@@ -46,6 +46,8 @@ pub(super) struct World {
     /// Times that a client saw a member join, by client and role of the stand-in.
     pub(super) joins_seen: BTreeMap<(usize, StandInRole), u32>,
     pub(super) last_channels_lost: u32,
+    /// Times at which stand-ins lost their channels to clients.
+    lost_at: BTreeMap<(u32, u32), Instant>,
     has_failed: bool,
 }
 
@@ -65,6 +67,7 @@ impl World {
             failure,
             joins_seen: BTreeMap::new(),
             last_channels_lost: 0,
+            lost_at: BTreeMap::new(),
             has_failed: failure > 0.0,
         }
     }
@@ -130,6 +133,9 @@ impl World {
                     self.group_of(*number) == self.group_of(stand_in) && known.channels.contains(&member)
                 });
                 assert!(is_possible);
+                let delay = self.group_of(stand_in).unwrap().facts().relink_delay;
+                let lost_at = self.lost_at.get(&(stand_in, member));
+                assert!(lost_at.is_none_or(|at| self.now - *at >= delay), "the client drops it again");
                 if self.rng.f64() >= self.failure {
                     self.after(20..300, Happening::Linked { stand_in, client: member as usize });
                 }
@@ -164,6 +170,7 @@ impl World {
                 if let Some(known) = self.stand_ins.get_mut(&stand_in)
                     && known.channels.remove(&member)
                 {
+                    self.lost_at.insert((stand_in, member), self.now);
                     self.presence.unlinked(stand_in, member, self.now);
                 }
             }
@@ -192,6 +199,7 @@ impl World {
         if let Some(known) = self.stand_ins.get_mut(&stand_in)
             && known.channels.remove(&(client as u32))
         {
+            self.lost_at.insert((stand_in, client as u32), self.now);
             self.presence.unlinked(stand_in, client as u32, self.now);
             self.act();
         }

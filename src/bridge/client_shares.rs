@@ -1,6 +1,7 @@
 //! The share of the process that one client may take: by its address, as one client can have many connections
 //! in a room, and be in many rooms.
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,17 @@ pub(super) struct ClientShares {
     /// Processor time in microseconds, by room and client.
     work: FxHashMap<(RoomNumber, Option<ClientAddress>), TokenBucket>,
     connections: FxHashMap<ClientAddress, usize>,
+    /// Connections that a client in a room asked for, and over which no check has arrived.
+    unanswered: FxHashMap<(RoomNumber, ClientAddress), usize>,
+}
+
+fn remove_one<K: Eq + Hash>(counts: &mut FxHashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
 }
 
 /// Number of buckets above which full ones are forgotten.
@@ -66,12 +78,24 @@ impl ClientShares {
 
     /// A connection of a client has ended.
     pub(super) fn remove_connection(&mut self, client: ClientAddress) {
-        if let Some(count) = self.connections.get_mut(&client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.connections.remove(&client);
-            }
-        }
+        remove_one(&mut self.connections, &client);
+    }
+
+    /// Returns the number of connections that a client asked for and over which no check has arrived: it can
+    /// invent the clients that it asks for.
+    pub(super) fn unanswered(&self, room: RoomNumber, client: ClientAddress) -> usize {
+        self.unanswered.get(&(room, client)).copied().unwrap_or_default()
+    }
+
+    /// Counts a connection that a client asked for.
+    pub(super) fn add_unanswered(&mut self, room: RoomNumber, client: ClientAddress) {
+        let count = self.unanswered.entry((room, client)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// A check has arrived over a connection that a client asked for, or it has ended.
+    pub(super) fn remove_unanswered(&mut self, room: RoomNumber, client: ClientAddress) {
+        remove_one(&mut self.unanswered, &(room, client));
     }
 }
 

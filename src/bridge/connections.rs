@@ -1,6 +1,7 @@
 //! All peer connections of the process: which packet is whose, what waits for which channel, and what is due
 //! when. Packets and times in; packets and events out.
 
+mod closing;
 mod incomplete;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use closing::Closing;
 use incomplete::IncompleteBytes;
 use rustc_hash::FxHashMap;
 
@@ -24,11 +26,6 @@ pub(super) type ConnectionKey = (RoomNumber, MeshChannel);
 
 /// Most addresses from which the packets of one connection are taken.
 const MAX_ADDRESSES: usize = 8;
-/// Maximum duration until what was sent before a close has arrived.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// Maximum duration of the close handshakes of the channel, and then of the connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// Reason why a channel is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseCause {
@@ -52,25 +49,6 @@ pub(super) enum ConnectionEvent {
     Closed(ConnectionKey, CloseCause),
 }
 
-/// Progress of a close from this side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closing {
-    /// Frames that were sent before arrive first.
-    Draining { until: Instant },
-    /// The channel is being closed.
-    Channel { until: Instant },
-    /// The connection is being closed.
-    Connection { until: Instant },
-}
-
-impl Closing {
-    fn until(self) -> Instant {
-        match self {
-            Closing::Draining { until } | Closing::Channel { until } | Closing::Connection { until } => until,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Connection<C> {
     stack: C,
@@ -79,6 +57,8 @@ struct Connection<C> {
     room: RoomNumber,
     /// The client, once a check was authentic.
     client: Option<ClientAddress>,
+    /// The client that asked for it, until then.
+    asker: Option<ClientAddress>,
     fragment: String,
     addresses: VecDeque<(SocketAddr, SocketAddr)>,
     queue: SendQueue,
@@ -178,31 +158,50 @@ impl<C: PeerConnection> Connections<C> {
         self.is_full() || of_room >= self.limits.max_connections_per_room
     }
 
-    /// Creates a connection, and returns its offer.
+    /// Returns true if the client that asks over `via` for connections must have no more of them: no check
+    /// has arrived over as many as half of what the room may have.
+    pub(super) fn asks_too_much(&self, room: RoomNumber, via: MeshChannel) -> bool {
+        let most = self.limits.max_connections_per_room.div_ceil(2);
+        self.client_of((room, via)).is_some_and(|client| self.shares.unanswered(room, client) >= most)
+    }
+
+    /// Returns the client of a channel, or the one that asked for it.
+    fn client_of(&self, key: ConnectionKey) -> Option<ClientAddress> {
+        let connection = self.connections.get(self.by_key.get(&key)?)?;
+        connection.client.or(connection.asker)
+    }
+
+    /// Creates a connection that was asked for over `via`, and returns its offer.
     pub(super) fn offer(
         &mut self,
         key: ConnectionKey,
+        via: Option<MeshChannel>,
         label: String,
         now: Instant,
     ) -> Result<String, PeerConnectionError> {
         let (stack, offer) = C::offer(&self.shared, &self.locals, label, now)?;
-        self.add(key, stack, now);
+        self.add(key, via, stack, now);
         Ok(offer)
     }
 
-    /// Creates a connection for an offer, and returns its answer.
+    /// Creates a connection for an offer that arrived over `via`, and returns its answer.
     pub(super) fn answer(
         &mut self,
         key: ConnectionKey,
+        via: Option<MeshChannel>,
         offer: &str,
         now: Instant,
     ) -> Result<String, PeerConnectionError> {
         let (stack, answer) = C::answer(&self.shared, &self.locals, offer, now)?;
-        self.add(key, stack, now);
+        self.add(key, via, stack, now);
         Ok(answer)
     }
 
-    fn add(&mut self, key: ConnectionKey, mut stack: C, now: Instant) {
+    fn add(&mut self, key: ConnectionKey, via: Option<MeshChannel>, mut stack: C, now: Instant) {
+        let asker = via.and_then(|via| self.client_of((key.0, via)));
+        if let Some(client) = asker {
+            self.shares.add_unanswered(key.0, client);
+        }
         let fragment = stack.username_fragment();
         let id = self.next;
         self.next = self.next.wrapping_add(1);
@@ -213,6 +212,7 @@ impl<C: PeerConnection> Connections<C> {
             key: Some(key),
             room: key.0,
             client: None,
+            asker,
             fragment,
             addresses: VecDeque::new(),
             queue: SendQueue::default(),
@@ -256,16 +256,6 @@ impl<C: PeerConnection> Connections<C> {
         }
     }
 
-    /// Closes a channel once what was sent before has arrived.
-    pub(super) fn close(&mut self, key: ConnectionKey, now: Instant) {
-        let Some(id) = self.by_key.remove(&key) else { return };
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.key = None;
-            connection.closing = Some(Closing::Draining { until: later(now, DRAIN_TIMEOUT) });
-            connection.mark_dirty(id, &mut self.dirty);
-        }
-    }
-
     /// Takes a packet. Returns the number of its connection. A packet that belongs to none is dropped.
     pub(super) fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) -> Option<u32> {
         let (address, free) = ((datagram.local, datagram.remote), self.free());
@@ -288,6 +278,9 @@ impl<C: PeerConnection> Connections<C> {
         let mut is_over = false;
         if connection.stack.feed(datagram, now) {
             connection.last_check = Some(now);
+            if let Some(asker) = connection.asker.take() {
+                self.shares.remove_unanswered(connection.room, asker);
+            }
             if connection.client.is_none() {
                 let client = *connection.client.insert(datagram.remote.ip().into());
                 is_over = !self.shares.add_connection(client, free);
@@ -424,44 +417,6 @@ impl<C: PeerConnection> Connections<C> {
         self.settle(id, next, is_closed, now);
     }
 
-    /// Moves a close on, and sets the time when the connection is due again.
-    fn settle(&mut self, id: u32, next: Instant, is_closed: bool, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.key.is_none() {
-            let is_late = connection.closing.is_some_and(|closing| closing.until() <= now);
-            let until = later(now, CLOSE_TIMEOUT);
-            let before = connection.closing;
-            connection.closing = match before {
-                None => Some(Closing::Channel { until }),
-                Some(Closing::Draining { .. }) => {
-                    let is_drained = connection.queue.bytes() == 0 && connection.stack.is_drained();
-                    if is_drained || is_late || is_closed || !connection.is_open {
-                        connection.stack.close_channel();
-                        Some(Closing::Channel { until })
-                    } else {
-                        before
-                    }
-                }
-                Some(Closing::Channel { .. }) if is_late || is_closed => {
-                    connection.stack.close();
-                    Some(Closing::Connection { until })
-                }
-                Some(Closing::Connection { .. }) if is_late || !connection.stack.is_alive() => {
-                    return self.remove(id);
-                }
-                Some(Closing::Channel { .. } | Closing::Connection { .. }) => before,
-            };
-            if connection.closing != before {
-                connection.mark_dirty(id, &mut self.dirty);
-            }
-        }
-        let Some(connection) = self.connections.get(&id) else { return };
-        let closing = connection.closing.map(Closing::until);
-        let silent = connection.key.and_then(|_| self.silent_at(connection));
-        let due = [Some(next), closing, silent].into_iter().flatten().min();
-        self.deadlines.set(id, due);
-    }
-
     /// Gives the packets of an address to the only connection: a client's own checks are answered by a
     /// server that sent none.
     #[cfg(test)]
@@ -469,18 +424,5 @@ impl<C: PeerConnection> Connections<C> {
         for id in self.connections.keys() {
             self.by_address.entry(address).or_insert(*id);
         }
-    }
-
-    fn remove(&mut self, id: u32) {
-        let Some(connection) = self.connections.remove(&id) else { return };
-        self.waiting = self.waiting.saturating_sub(connection.queue.bytes());
-        self.by_fragment.remove(&connection.fragment);
-        if let Some(client) = connection.client {
-            self.shares.remove_connection(client);
-        }
-        for address in &connection.addresses {
-            self.by_address.remove(address);
-        }
-        self.deadlines.set(id, None);
     }
 }

@@ -74,9 +74,21 @@ impl BridgeEngine {
         }
     }
 
+    /// Returns true if a connection must not be created, as there are too many.
+    fn is_full_for(&self, number: RoomNumber, action: &BridgeAction) -> bool {
+        let via = created_channel(action).and_then(|channel| self.asked_over(number, channel));
+        self.connections.is_full_in(number)
+            || via.is_some_and(|via| self.connections.asks_too_much(number, via))
+    }
+
+    /// Returns the channel over which a client asked for another.
+    fn asked_over(&self, number: RoomNumber, channel: MeshChannel) -> Option<MeshChannel> {
+        self.rooms.get(&number)?.room.asked_over(channel)
+    }
+
     /// Has a connection wait for its turn.
     fn wait_for_turn(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
-        let pushed = match self.connections.is_full_in(number) {
+        let pushed = match self.is_full_for(number, &action) {
             true => Err(action),
             false => self.handshakes.push(number, action, now),
         };
@@ -90,7 +102,7 @@ impl BridgeEngine {
         for _ in 0..BATCH {
             // One at a time: what follows from it may cancel the next.
             let Some((number, action)) = self.handshakes.take_due(now) else { break };
-            if self.connections.is_full_in(number) {
+            if self.is_full_for(number, &action) {
                 self.refuse(number, &action, now);
                 self.act(number, now);
             } else {
@@ -117,13 +129,14 @@ impl BridgeEngine {
     fn create(&mut self, number: RoomNumber, action: BridgeAction, now: Instant) {
         let Some(channel) = created_channel(&action) else { return };
         let (key, mut target) = ((number, channel), None);
+        let via = self.asked_over(number, channel);
         let described = match action {
             BridgeAction::Call { label, group, target: alias, .. } => {
                 target = Some((group, alias));
-                self.connections.offer(key, label, now)
+                self.connections.offer(key, via, label, now)
             }
-            BridgeAction::Offer { label, .. } => self.connections.offer(key, label, now),
-            BridgeAction::Answer { offer, .. } => self.connections.answer(key, &offer, now),
+            BridgeAction::Offer { label, .. } => self.connections.offer(key, via, label, now),
+            BridgeAction::Answer { offer, .. } => self.connections.answer(key, via, &offer, now),
             BridgeAction::Accept { .. }
             | BridgeAction::Send { .. }
             | BridgeAction::Close { .. }

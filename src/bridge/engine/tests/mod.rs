@@ -145,6 +145,28 @@ fn room_gets_no_more_connections_than_its_share() {
 }
 
 #[test]
+fn client_that_asks_for_channels_of_clients_that_it_invents_leaves_others_their_share() {
+    let mut limits = EngineLimits::default();
+    limits.connections.max_connections_per_room = 12;
+    let mut network = Network::with_limits(limits, 0.0, 7);
+    let first = network.opener(Netflux0);
+    let greedy = network.opener(Netflux1);
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    network.ask_for_invented(greedy, 20);
+    network.run(Duration::from_millis(500));
+    let figures = network.engine.figures();
+    assert_eq!(figures.channels, 2 + 6);
+    assert!(figures.refused >= 10, "{} of 16 and more at a time", figures.refused);
+    network.joiner(Netflux0, Some(first));
+    network.run_until(SETUP, |network| network.seen() == [2, 2, 2]);
+    network.run(SETUP);
+    assert_eq!(network.engine.figures().channels, 4, "those without a check are closed");
+    network.ask_for_invented(greedy, 20);
+    network.run(Duration::from_millis(500));
+    assert_eq!(network.engine.figures().channels, 4 + 6);
+}
+
+#[test]
 fn client_that_sent_most_of_which_no_message_was_made_is_cut_if_memory_is_short() {
     let mut network = Network::new(0.0, 8);
     let (first, second) = (network.opener(Netflux0), network.opener(Netflux1));

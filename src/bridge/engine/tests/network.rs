@@ -144,7 +144,7 @@ impl Network {
         let actions = self.clients[client].peer.take_actions();
         let [PeerAction::Offer { label, .. }] = &actions[..] else { panic!("{actions:?}") };
         let now = self.now;
-        self.connect(client, channel).offer((0, channel), label.clone(), now).unwrap()
+        self.connect(client, channel).offer((0, channel), None, label.clone(), now).unwrap()
     }
 
     fn connect(&mut self, client: usize, channel: MeshChannel) -> &mut Connections<Str0mConnection> {
@@ -222,6 +222,16 @@ impl Network {
     pub(super) fn send_frame(&mut self, client: usize, data: &[u8]) {
         let (channel, connections) = self.clients[client].connections.iter_mut().next().unwrap();
         connections.send((0, *channel), ChannelFrame::Binary(data.to_vec().into()), false);
+    }
+
+    /// A client asks its first neighbor for channels to peers that it invents, as clients of netflux 1.0 ask.
+    pub(super) fn ask_for_invented(&mut self, client: usize, count: u32) {
+        let neighbor = *self.clients[client].seen.first().unwrap();
+        for invented in 5_000..5_000 + count {
+            let mut frame = [&[2][..], &invented.to_be_bytes(), &neighbor.to_be_bytes()].concat();
+            frame.extend_from_slice(br#"{"serviceId":2,"data":{"connectors":[0]}}"#);
+            self.send_frame(client, &frame);
+        }
     }
 
     /// Most bytes of a connection of which no frame was made.
@@ -348,11 +358,11 @@ impl Network {
         let now = self.now;
         match action {
             PeerAction::Offer { channel, label } => {
-                let offer = self.connect(number, channel).offer((0, channel), label, now).unwrap();
+                let offer = self.connect(number, channel).offer((0, channel), None, label, now).unwrap();
                 self.clients[number].peer.described(channel, &offer);
             }
             PeerAction::Answer { channel, offer } => {
-                let answer = self.connect(number, channel).answer((0, channel), &offer, now).unwrap();
+                let answer = self.connect(number, channel).answer((0, channel), None, &offer, now).unwrap();
                 self.clients[number].peer.described(channel, &answer);
                 match self.called.get(&(number, channel)).copied() {
                     Some(Caller::Bridge(call)) => {

@@ -41,6 +41,11 @@ impl MeshPeer {
         self.channels.iter().find(|known| known.channel == channel)
     }
 
+    /// Returns the channel over which a client asked for another; `None` for one that signaling opened.
+    pub(in crate::protocol::mesh) fn asked_over(&self, channel: MeshChannel) -> Option<MeshChannel> {
+        self.channel(channel)?.via
+    }
+
     /// Returns the channel to a client.
     pub(super) fn channel_to(&self, member: u32) -> Option<MeshChannel> {
         self.channels.iter().find(|known| known.member == Some(member)).map(|known| known.channel)

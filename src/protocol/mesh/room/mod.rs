@@ -213,6 +213,11 @@ impl BridgedRoom {
         channel
     }
 
+    /// Returns the channel over which a client asked for another.
+    pub fn asked_over(&self, channel: MeshChannel) -> Option<MeshChannel> {
+        self.peers.get(&channel.peer)?.asked_over(channel)
+    }
+
     /// Takes the local session description of a channel.
     pub fn described(&mut self, channel: MeshChannel, sdp: &str, now: Instant) {
         self.with_peer(channel.peer, now, |peer| peer.described(channel, sdp));

@@ -226,6 +226,8 @@ pub struct Engine {
     prefix: String,
     scripts: Scripts,
     failed: Arc<Notify>,
+    /// The number of the connection among those of a node.
+    pub(super) number: u64,
 }
 
 impl fmt::Debug for Engine {
@@ -279,6 +281,7 @@ impl Engine {
             prefix: format!("sigver:{{{}}}", address.name),
             scripts,
             failed: Arc::default(),
+            number: 0,
         })
     }
 

@@ -141,6 +141,35 @@ impl EngineLog {
     }
 }
 
+/// The last failure of the engine, for people.
+#[derive(Debug)]
+pub(super) struct LastFault {
+    /// The number of the connection that failed.
+    connection: u64,
+    text: String,
+}
+
+impl Default for LastFault {
+    fn default() -> Self {
+        LastFault { connection: 0, text: "no answer yet".to_owned() }
+    }
+}
+
+impl LastFault {
+    /// Takes note of a failure of a connection, by its number. A request over an earlier one may time out
+    /// when a later one has failed for another cause.
+    pub(super) fn failed(&mut self, connection: u64, text: String) {
+        if connection >= self.connection {
+            *self = LastFault { connection, text };
+        }
+    }
+
+    /// Returns the text of the failure.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +247,19 @@ mod tests {
         assert!(!log.failed("one", start));
         assert_eq!(log.works(SETTLE_TIME), Some(Recovery::Again));
         assert_eq!(log.works(SETTLE_TIME), None);
+    }
+
+    #[test]
+    fn late_failure_of_an_earlier_connection_does_not_replace_that_of_a_later_one() {
+        let mut fault = LastFault::default();
+        assert_eq!(fault.text(), "no answer yet");
+        for (connection, text, shown) in
+            [(1, "timed out", "timed out"), (2, "a replica", "a replica"), (1, "timed out", "a replica")]
+        {
+            fault.failed(connection, text.to_owned());
+            assert_eq!(fault.text(), shown);
+        }
+        fault.failed(2, "refused".to_owned());
+        assert_eq!(fault.text(), "refused");
     }
 }

@@ -23,7 +23,7 @@ impl ClusterNode {
     /// Has the connection to the engine opened again, if it is still the one over which a request failed.
     pub(super) fn engine_failed(&self, engine: &Engine, error: &EngineError) {
         tracing::debug!(%error, "Redis failed");
-        *self.engine_fault.lock() = self.explain(error);
+        self.engine_fault.lock().failed(engine.number, self.explain(error));
         engine.fail();
     }
 
@@ -34,9 +34,12 @@ impl ClusterNode {
     /// Keeps the lease, over one connection after the other.
     pub(super) async fn follow_engine(self: Arc<Self>) {
         let mut log = EngineLog::default();
-        loop {
+        for number in 1.. {
             let (fault, failure) = match Engine::open(&self.settings.engine).await {
-                Ok(engine) => (self.keep_lease(engine, &mut log).await, EngineFailure::Unreachable),
+                Ok(mut engine) => {
+                    engine.number = number;
+                    (self.keep_lease(engine, &mut log).await, EngineFailure::Unreachable)
+                }
                 Err(error) => (self.explain(&error), self.settings.engine.failure(&error)),
             };
             self.with_state(|state| {
@@ -51,7 +54,7 @@ impl ClusterNode {
                 let (url, (_, consequence)) = (self.settings.engine.describe(), self.loss_consequence());
                 tracing::error!("Redis at {url} fails: {fault} ({consequence})");
             }
-            *self.engine_fault.lock() = fault;
+            self.engine_fault.lock().failed(number, fault);
             sleep(ENGINE_PAUSE).await;
         }
     }
@@ -87,7 +90,7 @@ impl ClusterNode {
                 Ok(Renewal::Renewed(view, others, replaced)) => (view, others, replaced),
                 Ok(Renewal::Replaced(_)) if self.has_left.load(Ordering::Acquire) => continue,
                 Ok(Renewal::Replaced(other)) => {
-                    self.set_replaced(other.as_ref());
+                    self.set_replaced(engine.number, other.as_ref());
                     kept_at = None;
                     sleep(RENEW_INTERVAL).await;
                     continue;
@@ -125,20 +128,20 @@ impl ClusterNode {
             tokio::select! {
                 () = sleep(RENEW_INTERVAL) => {}
                 () = self.renew.notified() => {}
-                () = engine.failure() => return self.engine_fault.lock().clone(),
+                () = engine.failure() => return self.engine_fault.lock().text().to_owned(),
             }
         }
     }
 
     /// Loses all rooms, as another node has the address of this one, until that node has ended.
-    fn set_replaced(&self, other: Option<&NodeEntry>) {
+    fn set_replaced(&self, connection: u64, other: Option<&NodeEntry>) {
         let (name, address) = (&self.settings.name, &self.settings.address);
         let other = other.map_or("another process", |other| &other.name);
         let fault = format!(
             "{other} has taken {address}, the address of this node, {name}: give each node one of its own \
              (--node-address)"
         );
-        *self.engine_fault.lock() = fault.clone();
+        self.engine_fault.lock().failed(connection, fault.clone());
         if self.replaced.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, interval};
 
 use super::dialing::{DepartedNode, Unlinked};
 use super::engine::{Engine, EngineAddress, NodeEntry};
+use super::engine_fault::LastFault;
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
 use super::name_hash::NameHasher;
@@ -61,8 +62,7 @@ pub struct ClusterNode {
     pub(super) state: Mutex<NodeState>,
     actions: mpsc::UnboundedSender<Action<RoomKey>>,
     pub(super) renew: Notify,
-    /// The text of the last failure of the engine.
-    pub(super) engine_fault: Mutex<String>,
+    pub(super) engine_fault: Mutex<LastFault>,
     /// Another process has the address of this node.
     pub(super) replaced: AtomicBool,
     /// The node has ended, and has no lease.
@@ -159,7 +159,7 @@ impl ClusterNode {
             state: Mutex::new(NodeState::new(id)),
             actions,
             renew: Notify::new(),
-            engine_fault: Mutex::new("no answer yet".to_owned()),
+            engine_fault: Mutex::default(),
             replaced: AtomicBool::new(false),
             names: settings.engine.names(),
             has_left: AtomicBool::new(false),

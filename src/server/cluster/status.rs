@@ -169,7 +169,7 @@ impl ClusterNode {
 
     /// Returns what is wrong with the node.
     fn fault(&self) -> Option<NodeFault> {
-        let engine_fault = self.engine_fault.lock().clone();
+        let engine_fault = self.engine_fault.lock().text().to_owned();
         let url = self.settings.engine.describe();
         if self.is_replaced() {
             return Some(NodeFault::Replaced { engine_fault });

@@ -12,24 +12,14 @@ use super::engine::NodeEntry;
 use super::link_fault::LinkFault;
 use super::node::ClusterNode;
 use super::node_clock::now;
-use crate::protocol::cluster::{FORGET_TIMEOUT, NodeId};
+use crate::protocol::cluster::NodeId;
 
 /// Shortest and longest pause before another node is tried again.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// Time without a link until it is logged: a node that starts is not known to all others yet.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
-/// Time for which the address of a node that the engine does not know any more is watched.
-const DEPARTED_TIMEOUT: Duration = Duration::from_millis(FORGET_TIMEOUT);
 /// Time between two lines about a node.
 const REPORT_PAUSE: Duration = Duration::from_secs(60);
-
-/// A node that the engine does not know any more. A process at its address that this node does not know may
-/// have been started with an engine that does not answer this node.
-#[derive(Clone, Debug)]
-pub(super) struct DepartedNode {
-    address: String,
-    since: Instant,
-}
 
 /// Another node to which there is no link.
 #[derive(Clone, Debug)]
@@ -69,28 +59,15 @@ impl ClusterNode {
     /// Takes note of the other nodes, and dials those that are new.
     pub(super) fn follow_nodes(self: &Arc<Self>, others: Vec<(NodeId, NodeEntry)>) {
         let Some(links) = self.links.get() else { return };
-        links.known().set(others.iter().map(|(node, entry)| (entry.public_key.clone(), *node)));
         let others: HashMap<_, _> = others.into_iter().collect();
-        self.with_state(|state| {
-            // One whose address another has by now has ended.
-            let has_ended = |(node, entry): &(&NodeId, &NodeEntry)| {
-                !others.contains_key(node) && others.values().any(|other| other.address == entry.address)
-            };
-            let ended: Vec<_> = state.entries.iter().filter(has_ended).map(|(node, _)| *node).collect();
+        let known: Vec<_> = self.with_state(|state| {
+            let ended = state.departed.follow(state.entries.drain(), &others, Instant::now());
             ended.into_iter().for_each(|node| state.ownership.ended(node, now()));
-            let entries = &others;
-            for (node, NodeEntry { address, .. }) in state.entries.drain() {
-                if !entries.contains_key(&node) {
-                    state.departed.insert(node, DepartedNode { address, since: Instant::now() });
-                }
-            }
-            state.departed.retain(|node, departed| {
-                let is_recent = departed.since.elapsed() < DEPARTED_TIMEOUT;
-                let has_successor = entries.values().any(|other| other.address == departed.address);
-                is_recent && !has_successor && !entries.contains_key(node)
-            });
             state.entries = others;
+            let entries = state.entries.iter().map(|(node, entry)| (entry.public_key.clone(), *node));
+            entries.chain(state.departed.keys()).collect()
         });
+        links.known().set(known);
         let mut state = self.state.lock();
         let new: Vec<_> =
             state.entries.keys().filter(|node| !state.dialled.contains(node)).copied().collect();
@@ -115,21 +92,23 @@ impl ClusterNode {
 
     /// Returns the name and the address of another node.
     pub(super) fn describe_node(&self, other: NodeId) -> String {
-        match self.state.lock().entries.get(&other) {
+        let state = self.state.lock();
+        match state.entries.get(&other).or_else(|| state.departed.entry(other)) {
             Some(entry) => format!("{} at {}", entry.name, entry.address),
             None => other.to_string(),
         }
     }
 
-    /// Keeps a link to another node as long as the engine knows it. Its address is watched for longer.
+    /// Keeps a link to another node as long as the engine knows it, and then as long as its process runs. Its
+    /// address is watched for longer.
     async fn keep_link(self: Arc<Self>, other: NodeId) {
         let mut pause = RETRY_PAUSES.0;
         loop {
             let address = {
                 let mut state = self.state.lock();
                 state.unlinked.entry(other).or_insert_with(|| Unlinked::new(Instant::now()));
-                let address = state.entries.get(&other).map(|entry| &entry.address);
-                address.or_else(|| Some(&state.departed.get(&other)?.address)).cloned()
+                let entry = state.entries.get(&other).or_else(|| state.departed.entry(other));
+                entry.map(|entry| entry.address.clone())
             };
             let Some(address) = address else { break };
             let ended = self.dial(other, &address).await;
@@ -187,7 +166,51 @@ impl ClusterNode {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{TestNode, until};
+    use super::super::{EngineAddress, NodeSettings};
     use super::*;
+    use crate::config::EngineUrl;
+    use crate::server::hub::Hub;
+    use crate::server::memory::MemoryBudget;
+
+    /// Starts a node whose engine does not answer.
+    async fn start_node() -> Arc<ClusterNode> {
+        let settings = NodeSettings {
+            engine: EngineAddress::new(&EngineUrl::parse("redis://127.0.0.1:1").unwrap(), "test", None)
+                .unwrap(),
+            address: "127.0.0.1:0".to_owned(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            name: "a".to_owned(),
+            max_message: 1 << 20,
+        };
+        ClusterNode::start(settings, &Hub::new(), &MemoryBudget::new(usize::MAX)).await.unwrap()
+    }
+
+    fn entry(address: String, other: &TestNode) -> NodeEntry {
+        let (public_key, version, name) =
+            (other.links.public_key().clone(), "22.0.0".to_owned(), "b".to_owned());
+        NodeEntry { address, public_key, version, name, rooms: 0, expired: Some(1_000) }
+    }
+
+    fn is_unaware(node: &ClusterNode, other: &TestNode) -> bool {
+        node.state.lock().ownership.lease().unaware(now()).any(|unaware| unaware == other.id)
+    }
+
+    #[tokio::test]
+    async fn node_that_the_engine_has_forgotten_proves_that_it_runs() {
+        let (node, other) = (start_node().await, TestNode::start(2).await);
+        node.follow_nodes(vec![(other.id, entry(other.address.to_string(), &other))]);
+        until(|| is_unaware(&node, &other)).await;
+        node.follow_nodes(Vec::new());
+        let fault = || node.state.lock().unlinked[&other.id].fault.clone();
+        for _ in 0..2 {
+            node.state.lock().unlinked.insert(other.id, Unlinked::new(Instant::now()));
+            until(|| fault() != "not tried yet").await;
+        }
+        assert!(!fault().contains("this node does not know the key"), "{}", fault());
+        assert!(is_unaware(&node, &other) && node.state.lock().ownership.lease().confirms());
+        assert_eq!(node.describe_node(other.id), format!("b at {}", other.address));
+    }
 
     #[test]
     fn node_without_a_link_is_reported_after_some_seconds_and_then_once_a_minute() {

@@ -1,6 +1,7 @@
 //! The nodes of a cluster and the links between them, by which a connection of one node is in a room of
 //! another.
 
+mod departed;
 mod dialing;
 mod drain;
 mod engine;

@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, interval};
 
-use super::dialing::{DepartedNode, Unlinked};
+use super::departed::DepartedNodes;
+use super::dialing::Unlinked;
 use super::engine::{Engine, EngineAddress, NodeEntry};
 use super::engine_fault::LastFault;
 use super::far::FarLink;
@@ -82,8 +83,7 @@ pub(super) struct NodeState {
     pub(super) waiters: HashMap<RoomKey, IndexSet<Outbox>>,
     pub(super) links: HashMap<NodeId, Arc<FarLink>>,
     pub(super) entries: HashMap<NodeId, NodeEntry>,
-    /// Nodes that the engine does not know any more, whose addresses no others have.
-    pub(super) departed: HashMap<NodeId, DepartedNode>,
+    pub(super) departed: DepartedNodes,
     pub(super) dialled: HashSet<NodeId>,
     /// Other nodes that are dialled, and to which there is no link.
     pub(super) unlinked: HashMap<NodeId, Unlinked>,
@@ -100,7 +100,7 @@ impl NodeState {
             waiters: HashMap::new(),
             links: HashMap::new(),
             entries: HashMap::new(),
-            departed: HashMap::new(),
+            departed: DepartedNodes::default(),
             dialled: HashSet::new(),
             unlinked: HashMap::new(),
             is_unknown_reported: false,
@@ -324,13 +324,16 @@ impl LinkObserver for ClusterNode {
     }
 
     fn on_ping(&self, node: NodeId, confirms: Millis, (generation, others): (Generation, Vec<NodeId>)) {
-        self.with_state(|state| state.ownership.on_ping(node, confirms, generation, others, now()));
+        self.with_state(|state| {
+            state.departed.ran(node, Instant::now());
+            state.ownership.on_ping(node, confirms, generation, others, now());
+        });
     }
 
     fn proved_alive(&self, node: NodeId) {
         self.with_state(|state| {
-            // One that the engine does not know any more has ended, or is about to.
-            if state.entries.contains_key(&node) {
+            // Also one that the engine has forgotten: it may have rooms, and not know this node.
+            if state.entries.contains_key(&node) || state.departed.ran(node, Instant::now()) {
                 state.ownership.proved_alive(node, now());
             }
         });

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::{
-    Claim, ClaimResult, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis, NodeId,
+    Claim, ClaimResult, EngineView, FORGET_TIMEOUT, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis,
+    NodeId,
 };
 
 /// A name in the simulation.
@@ -121,6 +122,10 @@ impl EngineData {
                     }
                 }
                 self.nodes.insert(node, (Some(now + LEASE_TIMEOUT), address));
+                // The script forgets nodes that have ended as well, which no claim depends on.
+                self.nodes.retain(|_, (expiry, _)| {
+                    expiry.is_none_or(|expiry| now.saturating_sub(expiry) <= FORGET_TIMEOUT)
+                });
                 let others = self.nodes.iter().filter(|(other, state)| **other != node && state.0.is_some());
                 let others = others.map(|(other, _)| *other).collect();
                 let age = now.saturating_sub(generation.began);

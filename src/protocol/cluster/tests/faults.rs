@@ -9,11 +9,31 @@
 //!
 //! [`ClusterSimulation::run_uncovered`] causes what the second point excludes.
 
-use super::super::Millis;
+use super::super::{FORGET_TIMEOUT, Millis};
 use super::engine::EngineRequest;
-use super::simulation::{ClusterSimulation, ENGINE, Healing, NODES, SimEvent};
+use super::simulation::{ClusterSimulation, DURATION, Disabled, ENGINE, Healing, NODES, SimEvent};
 
 impl ClusterSimulation {
+    /// Runs for so long that the engine forgets two nodes that run, and that it does not answer. It answers
+    /// one that has started meanwhile, at an address that they do not know.
+    pub(super) fn run_until_forgotten(seed: u64, disabled: Disabled) -> Self {
+        let mut simulation = ClusterSimulation::new(seed, disabled);
+        (simulation.duration, simulation.slowness) = (DURATION + FORGET_TIMEOUT, 40);
+        simulation.last_fault = 0;
+        simulation.start_nodes();
+        let (started, cut) = (simulation.now + 20_000, simulation.rng.u64(14_000..18_000));
+        simulation.nodes[NODES - 1].paused_until = started;
+        let time = FORGET_TIMEOUT + simulation.rng.u64(40_000..80_000);
+        (0..NODES - 1).for_each(|node| simulation.after(cut, SimEvent::Sever(node, ENGINE, time)));
+        // It does not reach one of them for a while, before or after they are forgotten.
+        if simulation.rng.bool() {
+            let (node, begin) = (simulation.rng.usize(..NODES - 1), simulation.rng.u64(25_000..time));
+            simulation.after(begin, SimEvent::Sever(NODES - 1, node, 6_000));
+        }
+        simulation.run_to_the_end();
+        simulation
+    }
+
     /// Begins a fault, and plans the next.
     pub(super) fn fault(&mut self) {
         if self.now >= self.last_fault {
@@ -88,7 +108,8 @@ impl ClusterSimulation {
         others.clone().for_each(|other| self.sever(other, ENGINE, time));
         let knows_address = |other: usize| {
             let other = &self.nodes[other];
-            other.entries.iter().chain(&other.departed).any(|known| self.homes[known] == node)
+            let departed = other.departed.iter().map(|(departed, _)| departed);
+            other.entries.iter().chain(departed).any(|known| self.homes[known] == node)
         };
         if others.clone().all(knows_address) && self.rng.bool() {
             self.restart_engine(None, 0);

@@ -1,9 +1,9 @@
 //! The messages of the simulation between nodes: the handshakes of links, pings over links, the last message
 //! of a node, and the search for a name without the engine.
 
-use super::super::{Millis, NodeId};
+use super::super::{FORGET_TIMEOUT, Millis, NodeId};
 use super::engine::Name;
-use super::simulation::{ClusterSimulation, NODES, SimEvent};
+use super::simulation::{ClusterSimulation, NODES, SimEvent, SimNode};
 
 /// Time between two attempts of a node to open its links.
 const DIAL_INTERVAL: Millis = 1_000;
@@ -48,6 +48,18 @@ pub(super) struct SimSearch {
     is_answer: bool,
 }
 
+impl SimNode {
+    /// Returns true if the node believes the key of another.
+    fn knows(&self, other: NodeId) -> bool {
+        self.entries.contains(&other) || self.departed.iter().any(|(departed, _)| *departed == other)
+    }
+
+    /// Takes note of a sign that the process of another node runs.
+    fn ran(&mut self, other: NodeId, now: Millis) {
+        self.departed.iter_mut().filter(|(departed, _)| *departed == other).for_each(|(_, at)| *at = now);
+    }
+}
+
 impl ClusterSimulation {
     /// Has a node dial the nodes that it knows from the engine, and that it has no link to.
     pub(super) fn dial_others(&mut self, node: usize) {
@@ -57,7 +69,8 @@ impl ClusterSimulation {
         }
         own.dialled = self.now;
         let id = own.ownership.node();
-        let meant_by_node: Vec<_> = own.entries.iter().chain(&own.departed).copied().collect();
+        let departed = own.departed.iter().map(|(departed, _)| departed);
+        let meant_by_node: Vec<_> = own.entries.iter().chain(departed).copied().collect();
         for meant in meant_by_node {
             let to = self.homes[&meant];
             let is_linked = self.links.contains(&pair(id, meant)) && self.nodes[to].ownership.node() == meant;
@@ -78,16 +91,21 @@ impl ClusterSimulation {
             let found = Some(self.nodes[to].ownership.node());
             return self.send(SimEvent::Dial(SimDial { found, ..dial }));
         };
-        let now = self.now;
+        let (now, disabled) = (self.now, self.disabled.departed);
         let own = &mut self.nodes[from];
+        let is_known = |node: &SimNode, other| match disabled {
+            true => node.entries.contains(&other),
+            false => node.knows(other),
+        };
         if found == meant {
-            if own.entries.contains(&meant) && !own.ended.contains(&meant) {
+            if is_known(own, meant) && !own.ended.contains(&meant) {
+                own.ran(meant, now);
                 own.ownership.proved_alive(meant, now);
             }
-            if self.nodes[to].entries.contains(&id) && self.nodes[to].ownership.node() == meant {
+            if is_known(&self.nodes[to], id) && self.nodes[to].ownership.node() == meant {
                 self.links.insert(pair(id, meant));
             }
-        } else if !own.entries.contains(&found) {
+        } else if !is_known(own, found) {
             own.ownership.found_unknown(now);
         }
         self.act(from);
@@ -117,17 +135,19 @@ impl ClusterSimulation {
         let homes = &self.homes;
         let state = &mut self.nodes[node];
         let has_successor = |old: &NodeId| others.iter().any(|other| homes[other] == homes[old]);
-        for old in std::mem::replace(&mut state.entries, others.to_vec()) {
-            if others.contains(&old) {
-                continue;
-            } else if has_successor(&old) {
-                state.addresses.remove(&old);
-                state.ownership.ended(old, now);
-            } else {
-                state.departed.push(old);
+        let before = std::mem::replace(&mut state.entries, others.to_vec());
+        state.departed.extend(before.into_iter().map(|old| (old, now)));
+        state.departed.retain(|(old, at)| {
+            if others.contains(old) {
+                return false;
             }
-        }
-        state.departed.retain(|old| !others.contains(old) && !has_successor(old));
+            let has_successor = has_successor(old);
+            if has_successor {
+                state.addresses.remove(old);
+                state.ownership.ended(*old, now);
+            }
+            !has_successor && now < at + FORGET_TIMEOUT
+        });
     }
 
     pub(super) fn send_pings(&mut self, node: usize) {
@@ -157,6 +177,7 @@ impl ClusterSimulation {
             return;
         }
         let others: Vec<_> = others.into_iter().filter(|other| !state.ended.contains(other)).collect();
+        state.ran(id, now);
         if state.addresses.insert(id, from).is_none() {
             state.ownership.set_linked(id, true, now);
         }

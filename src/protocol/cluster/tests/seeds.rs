@@ -42,6 +42,20 @@ fn claims_of_faults_that_are_not_covered_end_with_them() {
     println!("{with_conflicts} runs with conflicts while the faults lasted");
 }
 
+/// The engine answers a node that has started meanwhile: what it knows of the others is that they run.
+#[test]
+fn nodes_that_run_keep_their_names_also_when_the_engine_has_forgotten_them() {
+    let (forgotten, mut with_conflicts) = (Disabled { departed: true, ..Disabled::default() }, 0);
+    for seed in 0..seeds(20) {
+        let run = ClusterSimulation::run_until_forgotten(seed, Disabled::default());
+        assert!(run.conflicts().is_empty(), "seed {seed}: {:?}", run.conflicts());
+        with_conflicts +=
+            u64::from(!ClusterSimulation::run_until_forgotten(seed, forgotten).conflicts().is_empty());
+    }
+    assert!(with_conflicts > 0, "the rule is not necessary");
+    println!("{with_conflicts} runs with conflicts without the rule");
+}
+
 /// Two rules have only tests of their own, as no seed of the first thousands has the faults that need them:
 /// that of nodes which others report, and that of claims which one generation did not have.
 #[test]

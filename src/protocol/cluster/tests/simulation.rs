@@ -16,13 +16,15 @@ const NAMES: Name = 6;
 /// Time that a join waits for a decision.
 const JOIN_TIMEOUT: Millis = 8_000;
 /// Time of a run, in the simulation.
-const DURATION: Millis = 120_000;
+pub(super) const DURATION: Millis = 120_000;
 
 /// The rules that do not hold in a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Disabled {
     pub(super) lease: DisabledRules,
     pub(super) scripts: DisabledScripts,
+    /// Nodes that the engine has forgotten are known for as long as they run.
+    pub(super) departed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -93,8 +95,9 @@ pub(super) struct SimNode {
     pub(super) addresses: BTreeMap<NodeId, usize>,
     /// The other nodes that the engine knew at the last renewal, whose keys the node believes.
     pub(super) entries: Vec<NodeId>,
-    /// Nodes that it knew before, whose addresses no others have.
-    pub(super) departed: Vec<NodeId>,
+    /// Nodes that it knew before, whose addresses no others have, and the time of the last sign that each
+    /// runs.
+    pub(super) departed: Vec<(NodeId, Millis)>,
     /// Time of the last attempt to open links.
     pub(super) dialled: Millis,
     /// Nodes that announced that they end.
@@ -141,11 +144,16 @@ pub(super) struct ClusterSimulation {
     pub(super) faults: Vec<String>,
     /// Two claims decided about a name before the faults ended.
     had_conflicts: bool,
+    /// Time of the run.
+    pub(super) duration: Millis,
+    /// Factor of the times between joins, and of those for which rooms last.
+    pub(super) slowness: Millis,
 }
 
 impl ClusterSimulation {
     pub(super) fn run(seed: u64, disabled: Disabled) -> Self {
         let mut simulation = ClusterSimulation::new(seed, disabled);
+        simulation.start_nodes();
         simulation.run_to_the_end();
         simulation
     }
@@ -156,13 +164,14 @@ impl ClusterSimulation {
         let mut simulation = ClusterSimulation::new(seed, Disabled::default());
         simulation.is_uncovered = true;
         simulation.last_fault = simulation.now + DURATION / 3;
+        simulation.start_nodes();
         simulation.after(DURATION * 4 / 5, SimEvent::Settle);
         simulation.run_to_the_end();
         let had_conflicts = simulation.had_conflicts;
         (simulation, had_conflicts)
     }
 
-    fn new(seed: u64, disabled: Disabled) -> Self {
+    pub(super) fn new(seed: u64, disabled: Disabled) -> Self {
         ClusterSimulation {
             rng: fastrand::Rng::with_seed(seed),
             now: 1_000_000,
@@ -176,6 +185,8 @@ impl ClusterSimulation {
             former: None,
             is_uncovered: false,
             had_conflicts: false,
+            duration: DURATION,
+            slowness: 1,
             last_fault: Millis::MAX,
             away: 0,
             ahead: 0,
@@ -191,7 +202,7 @@ impl ClusterSimulation {
         }
     }
 
-    fn run_to_the_end(&mut self) {
+    pub(super) fn start_nodes(&mut self) {
         for node in 0..NODES {
             let started = self.start_node(node, 0);
             self.nodes.push(started);
@@ -200,7 +211,10 @@ impl ClusterSimulation {
         }
         self.after(8_000, SimEvent::Join);
         self.after(12_000, SimEvent::Fault);
-        let end = self.now + DURATION;
+    }
+
+    pub(super) fn run_to_the_end(&mut self) {
+        let end = self.now + self.duration;
         while let Some(Reverse((at, _, number))) = self.queue.pop() {
             let Some(event) = self.events.remove(&number) else { continue };
             if at > end {
@@ -368,7 +382,7 @@ impl ClusterSimulation {
                 } else {
                     self.join(node, join);
                 }
-                let pause = self.rng.u64(5..60);
+                let pause = self.rng.u64(5..60) * self.slowness;
                 self.after(pause, SimEvent::Join);
             }
             SimEvent::Empty(name) => {
@@ -409,7 +423,7 @@ impl ClusterSimulation {
                 let Some(claim) = self.nodes[node].ownership.claim(&join.name, self.now) else { return };
                 let decided = self.decisions.entry(join.name).or_default();
                 if !decided.contains_key(&claim) {
-                    let life = self.rng.u64(200..20_000);
+                    let life = self.rng.u64(200..20_000) * self.slowness;
                     self.after(life, SimEvent::Empty(join.name));
                 }
                 let decided = self.decisions.entry(join.name).or_default();

@@ -69,8 +69,11 @@ impl ClusterNode {
         });
         links.known().set(known);
         let mut state = self.state.lock();
-        let new: Vec<_> =
-            state.entries.keys().filter(|node| !state.dialled.contains(node)).copied().collect();
+        // At its own address, a node would find itself, as a process that it does not know.
+        let is_elsewhere = |entry: &NodeEntry| entry.address != self.settings.address;
+        let new =
+            state.entries.iter().filter(|(node, entry)| !state.dialled.contains(node) && is_elsewhere(entry));
+        let new: Vec<_> = new.map(|(node, _)| *node).collect();
         for other in new {
             if let Some(entry) = state.entries.get(&other) {
                 self.check_name(entry);
@@ -210,6 +213,19 @@ mod tests {
         assert!(!fault().contains("this node does not know the key"), "{}", fault());
         assert!(is_unaware(&node, &other) && node.state.lock().ownership.lease().confirms());
         assert_eq!(node.describe_node(other.id), format!("b at {}", other.address));
+    }
+
+    /// Another node had the address of this one, and its lease has ended.
+    #[tokio::test]
+    async fn node_does_not_dial_itself() {
+        let (node, other) = (start_node().await, TestNode::start(2).await);
+        let former = NodeEntry { public_key: vec![1], ..entry(node.settings.address.clone(), &other) };
+        let others = [(NodeId(7), former), (other.id, entry(other.address.to_string(), &other))];
+        node.follow_nodes(others.to_vec());
+        until(|| is_unaware(&node, &other)).await;
+        let state = node.state.lock();
+        assert_eq!(state.dialled.iter().collect::<Vec<_>>(), [&other.id]);
+        assert_eq!(state.entries.len(), 2, "the status has both");
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub const CONFIRMED_TIMEOUT: Millis = 3_000;
 pub const PING_TIMEOUT: Millis = 4_500;
 /// Time without a ping after which a node that the engine does not know no longer counts.
 pub const FORGET_TIMEOUT: Millis = 600_000;
+/// Time after which the engine forgets a claim that is not kept, and gives the name away. The claims of a
+/// node that ended without freeing them take memory for so long.
+pub const CLAIM_TIMEOUT: Millis = 48 * 3_600_000;
+/// Time after the last answer of the engine to a node for which that node decides by the confirmations of
+/// others: the engine has its claims for longer.
+pub const CONFIRMATIONS_TIMEOUT: Millis = 24 * 3_600_000;
 /// Time in a new generation in which no free name is given away: until then, the nodes that had one have
 /// claimed it again, or lost their leases.
 pub const GENERATION_GRACE: Millis = LEASE_TIMEOUT;
@@ -35,6 +41,7 @@ pub const PING_INTERVAL: Millis = 1_000;
 
 // The times leave no gap in which two nodes may decide.
 const _: () = assert!(CONFIRMED_TIMEOUT + PING_INTERVAL <= PING_TIMEOUT);
+const _: () = assert!(CONFIRMATIONS_TIMEOUT + FORGET_TIMEOUT < CLAIM_TIMEOUT);
 const _: () = assert!(GENERATION_GRACE >= LEASE_TIMEOUT && LEASE_MARGIN < LEASE_TIMEOUT);
 const _: () = assert!(DECISION_TIMEOUT < PING_TIMEOUT && DECISION_TIMEOUT <= GENERATION_GRACE);
 
@@ -345,7 +352,8 @@ impl Lease {
     }
 
     fn extend_by_peers(&mut self, now: Millis) {
-        if self.renewed.is_none() || self.outdated_at.is_some() {
+        let is_kept = self.since_renewal(now).is_some_and(|time| time < CONFIRMATIONS_TIMEOUT);
+        if !is_kept || self.outdated_at.is_some() {
             return;
         }
         if self.view.others.is_empty() && self.peers.is_empty() {

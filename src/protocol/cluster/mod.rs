@@ -15,8 +15,8 @@ use std::fmt;
 
 pub use action::{Action, LossCause};
 pub use lease::{
-    CONFIRMED_TIMEOUT, EngineView, FORGET_TIMEOUT, GENERATION_GRACE, LEASE_MARGIN, LEASE_TIMEOUT, Lease,
-    PING_INTERVAL, PING_TIMEOUT,
+    CLAIM_TIMEOUT, CONFIRMATIONS_TIMEOUT, CONFIRMED_TIMEOUT, EngineView, FORGET_TIMEOUT, GENERATION_GRACE,
+    LEASE_MARGIN, LEASE_TIMEOUT, Lease, PING_INTERVAL, PING_TIMEOUT,
 };
 pub use ownership::{ClaimResult, Ownership, Place};
 

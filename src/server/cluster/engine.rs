@@ -22,14 +22,12 @@ use super::engine_fault::{CLUSTERED, REPLICA, check_server, info_field};
 use super::name_hash::{NameHash, NameHasher};
 use crate::config::{EngineServers, EngineUrl};
 use crate::protocol::cluster::{
-    Claim, ClaimResult, EngineFailure, EngineView, GENERATION_GRACE, Generation, LEASE_TIMEOUT, Millis,
-    NodeId,
+    CLAIM_TIMEOUT, Claim, ClaimResult, EngineFailure, EngineView, GENERATION_GRACE, Generation,
+    LEASE_TIMEOUT, Millis, NodeId,
 };
 
 /// Longest time that Redis may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time after which Redis forgets a claim that is not kept, in milliseconds.
-const CLAIM_TTL: Millis = 600_000;
 /// Most claims that are kept by one call, which blocks Redis for some milliseconds.
 pub const MAX_KEPT: usize = 500;
 
@@ -371,7 +369,7 @@ impl Engine {
             .arg(claim.node.to_string())
             .arg(claim.to_string())
             .arg(over.map_or(String::new(), |over| over.to_string()))
-            .arg(CLAIM_TTL)
+            .arg(CLAIM_TIMEOUT)
             .arg(GENERATION_GRACE)
             .arg(generation)
             .arg(LEASE_TIMEOUT)
@@ -401,7 +399,7 @@ impl Engine {
         for (name, _) in claims {
             call.key(self.name(name, generation));
         }
-        call.key(self.data()).arg(node.to_string()).arg(CLAIM_TTL).arg(generation);
+        call.key(self.data()).arg(node.to_string()).arg(CLAIM_TIMEOUT).arg(generation);
         for (_, claim) in claims {
             call.arg(claim.to_string());
         }

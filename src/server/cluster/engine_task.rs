@@ -10,12 +10,13 @@ use super::engine::{Engine, EngineError, MAX_KEPT, NodeEntry, Renewal};
 use super::engine_fault::{EngineLog, Recovery, explain};
 use super::node::ClusterNode;
 use super::node_clock::now;
-use crate::protocol::cluster::{EngineFailure, Generation};
+use crate::protocol::cluster::{EngineFailure, FORGET_TIMEOUT, Generation};
 
 /// Time between two renewals of the lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which the engine is sent all claims again, so that it does not forget them.
 const KEEP_INTERVAL: Duration = Duration::from_secs(200);
+const _: () = assert!(KEEP_INTERVAL.as_millis() < FORGET_TIMEOUT as u128);
 /// Pause before the engine is tried again: new rooms wait for it.
 const ENGINE_PAUSE: Duration = Duration::from_millis(200);
 

@@ -151,6 +151,20 @@ fn node_without_engine_decides_while_all_others_confirm_its_pings() {
     assert_eq!(node.claim(&"k", 24_000), None);
 }
 
+/// The engine forgets claims that are not kept, and gives their names away.
+#[test]
+fn confirmations_of_others_count_for_a_day_without_the_engine() {
+    let mut node = ready(&[OTHER]);
+    claim(&mut node, 1_000, ClaimResult::Granted);
+    node.engine_failed(EngineFailure::Unreachable, 1_500);
+    let end = 1_000 + CONFIRMATIONS_TIMEOUT;
+    for now in (2_000..end + CONFIRMED_TIMEOUT).step_by(1_000) {
+        node.on_ping(OTHER, now - 500, 100, [], now);
+        assert!(now >= end || node.claim(&"k", now).is_some(), "{now}");
+    }
+    assert_eq!(node.claim(&"k", end + CONFIRMED_TIMEOUT), None);
+}
+
 /// It may have started on the other side of a partition, where the engine is.
 #[test]
 fn node_that_another_one_names_has_to_confirm_pings_as_well() {

@@ -43,6 +43,8 @@ enum Samples {
     Recognitions,
     /// Times without labels.
     Times(Histogram),
+    /// A time, in seconds.
+    Seconds(f64),
 }
 
 /// The metrics of one server at one time.
@@ -360,6 +362,7 @@ impl Scrape {
             (Samples::Recognitions, Some(activity)) => activity.recognitions().encode(metric),
             (Samples::Ends | Samples::Recognitions, None) => Ok(()),
             (Samples::Times(times), _) => times.encode(metric),
+            (Samples::Seconds(seconds), _) => metric.encode_gauge(seconds),
             (Samples::Values(samples), _) => {
                 for (values, value) in samples {
                     let labels: Vec<(&str, &String)> = family.labels.iter().copied().zip(values).collect();

@@ -27,12 +27,14 @@ pub(super) struct Unlinked {
     pub(super) since: Instant,
     /// The text of the last failure.
     pub(super) fault: String,
+    /// It was that the other node works with other versions of the messages.
+    pub(super) has_other_versions: bool,
     reported: Option<Instant>,
 }
 
 impl Unlinked {
     fn new(now: Instant) -> Self {
-        Unlinked { since: now, fault: "not tried yet".to_owned(), reported: None }
+        Unlinked { since: now, fault: "not tried yet".to_owned(), has_other_versions: false, reported: None }
     }
 
     /// Returns true if there has been no link for longer than a node that starts needs.
@@ -140,15 +142,22 @@ impl ClusterNode {
 
     fn link_failed(&self, other: NodeId, error: &io::Error) {
         tracing::debug!(node = %other, %error, "cannot reach a node");
-        let fault = LinkFault::of(error).describe(error);
+        let cause = LinkFault::of(error);
+        let (fault, has_other_versions) = (cause.describe(error), cause == LinkFault::Versions);
         let mut state = self.state.lock();
         let unlinked = state.unlinked.entry(other).or_insert_with(|| Unlinked::new(Instant::now()));
         let due = unlinked.failed(fault.clone(), Instant::now());
+        unlinked.has_other_versions = has_other_versions;
         let is_unaware = state.ownership.lease().unaware(now()).any(|node| node == other);
         drop(state);
         let Some(time) = due else { return };
         let (node, seconds) = (self.describe_node(other), time.as_secs());
-        if is_unaware {
+        if has_other_versions {
+            tracing::error!(
+                "no link to {node} for {seconds} s: {fault}. No room is opened at either while both run: stop one of \
+                 them, and replace the older nodes"
+            );
+        } else if is_unaware {
             let url = self.settings.engine.describe();
             tracing::error!(
                 "{node} has run for {seconds} s without knowing this node: it does not reach Redis at {url}, as \

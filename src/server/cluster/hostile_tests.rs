@@ -21,7 +21,7 @@ use crate::server::telemetry::LinkCutCounts;
 type NodeStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Connects to a node as another one that it knows, and that knows it.
-async fn connect(to: &TestNode, id: u64) -> NodeStream {
+pub(super) async fn connect(to: &TestNode, id: u64) -> NodeStream {
     let known = Arc::<KnownNodes>::default();
     known.set([(to.links.public_key().clone(), to.id)]);
     let tls = NodeTls::generate(&known).unwrap();
@@ -33,7 +33,7 @@ async fn connect(to: &TestNode, id: u64) -> NodeStream {
 
 fn frames(messages: &[(u32, EdgeMessage)]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    append(&mut bytes, 0, &Hello { version: 1 }).unwrap();
+    append(&mut bytes, 0, &Hello { version: 1, oldest: 1 }).unwrap();
     messages.iter().for_each(|(session, message)| append(&mut bytes, *session, message).unwrap());
     bytes
 }
@@ -71,7 +71,7 @@ async fn node_that_sends_garbage_is_cut_off_and_leaves_its_rooms() {
     let LinkCutCounts { silent, invalid, overfull, failed } = node.links.cuts();
     assert_eq!((silent, invalid, overfull, failed), (0, bad.len() as u64, 0, 0));
     // A greeting of a version that no node has, and none.
-    for bytes in [&[5, 0, 0, 0, 0, 0, 0, 0, 0][..], b"GET / HTTP/1.1\r\n\r\n"] {
+    for bytes in [&[6, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], b"GET / HTTP/1.1\r\n\r\n"] {
         let mut stream = connect(&node, 2).await;
         stream.write_all(bytes).await.unwrap();
         assert!(is_closed(&mut stream).await);
@@ -126,7 +126,7 @@ async fn messages_for_sessions_that_a_link_does_not_have_reach_no_client() {
     let (stream, _) = listener.accept().await.unwrap();
     let mut stream = TlsAcceptor::from(tls.server).accept(stream).await.unwrap();
     let mut bytes = Vec::new();
-    append(&mut bytes, 0, &Hello { version: 1 }).unwrap();
+    append(&mut bytes, 0, &Hello { version: 1, oldest: 1 }).unwrap();
     for session in [1, 2, u32::MAX] {
         for event in [Event::Admitted { first: true }, Event::Evicted(Reason::Moved)] {
             append(&mut bytes, session, &OwnerMessage::Event(event)).unwrap();

@@ -26,8 +26,7 @@ use super::link_fault::LinkFault;
 use super::questions::{AcceptedCall, Answer, CallStream, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{
-    CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, VERSION, append, decode,
-    invalid, split,
+    CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, append, decode, invalid, split,
 };
 use crate::protocol::cluster::{Generation, Millis, NodeId};
 use crate::protocol::model::RoomKey;
@@ -198,7 +197,11 @@ impl Links {
                         links.accept_call(stream, decode(&first)?).await?;
                         return Ok(None);
                     }
-                    check_version(decode(&first)?)?;
+                    if let Err(error) = decode::<Hello>(&first)?.check() {
+                        // With it, the log of the other node has the reason as well.
+                        write_first(&mut stream, LINK_SESSION, &Hello::own()).await?;
+                        return Err(error);
+                    }
                     Ok(Some((stream, node)))
                 };
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(timed_out())) {
@@ -236,7 +239,7 @@ impl Links {
     async fn serve(&self, node: NodeId, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
         let guests = Arc::new(GuestLink::new(&self.hub));
         self.guests.lock().push(Arc::clone(&guests));
-        guests.queue.send(LINK_SESSION, &Hello { version: VERSION });
+        guests.queue.send(LINK_SESSION, &Hello::own());
         let handle = |session, message: &[u8]| {
             if session != LINK_SESSION {
                 guests.handle(session, decode(message)?);
@@ -290,15 +293,16 @@ impl Links {
         }
         let (read, write) = tokio::io::split(stream?);
         let link = FarLink::new(node, address, &self.memory);
-        link.queue.send(LINK_SESSION, &Hello { version: VERSION });
+        link.queue.send(LINK_SESSION, &Hello::own());
         let mut greeted = false;
         let handle = |session, message: &[u8]| {
             if session != LINK_SESSION {
                 link.handle(session, decode(message)?);
                 return Ok(());
             }
-            if !std::mem::replace(&mut greeted, true) {
-                link.set_version(check_version(decode(message)?)?);
+            if !greeted {
+                link.set_version(decode::<Hello>(message)?.check()?);
+                greeted = true;
                 self.observer.linked(&link);
                 return Ok(());
             }
@@ -347,7 +351,7 @@ impl Links {
         let answer = async {
             let Ok(_permit) = self.calls.acquire().await else { return Err(timed_out()) };
             let mut stream = self.connect(link.node, link.address).await?;
-            write_first(&mut stream, call).await?;
+            write_first(&mut stream, CALL_SESSION, call).await?;
             let (_, answer) = read_first(&mut stream).await?;
             Ok(decode::<bool>(&answer)?.then_some(stream))
         };
@@ -357,7 +361,7 @@ impl Links {
 
     async fn accept_call(&self, mut stream: server::TlsStream<TcpStream>, call: Call) -> io::Result<()> {
         let accepted = self.observer.called(call);
-        write_first(&mut stream, &accepted.is_some()).await?;
+        write_first(&mut stream, CALL_SESSION, &accepted.is_some()).await?;
         if let Some(accepted) = accepted {
             accepted(stream.into());
         }
@@ -422,15 +426,14 @@ pub struct OutgoingCall {
     pub link_ended: CancellationToken,
 }
 
-/// Returns the version of the other node.
-fn check_version(hello: Hello) -> io::Result<u16> {
-    if hello.version == 0 { Err(invalid("a version that no node has")) } else { Ok(hello.version) }
-}
-
-/// Sends the first message of a call, or the answer to it.
-async fn write_first(stream: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
+/// Sends the first message of a connection, or the answer to it.
+async fn write_first(
+    stream: &mut (impl AsyncWrite + Unpin),
+    session: u32,
+    message: &impl Serialize,
+) -> io::Result<()> {
     let mut frame = Vec::new();
-    append(&mut frame, CALL_SESSION, message)?;
+    append(&mut frame, session, message)?;
     stream.write_all(&frame).await?;
     stream.flush().await
 }

@@ -4,6 +4,8 @@ use std::io;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
+use super::wire::OtherVersions;
+
 /// The cause of the failure of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkFault {
@@ -15,6 +17,8 @@ pub(super) enum LinkFault {
     Ended,
     /// The process that answers speaks no TLS.
     NoTls,
+    /// The other node works with other versions of the messages.
+    Versions,
     /// Any other.
     Other,
 }
@@ -22,6 +26,9 @@ pub(super) enum LinkFault {
 impl LinkFault {
     /// Returns the cause of an error.
     pub(super) fn of(error: &io::Error) -> LinkFault {
+        if error.get_ref().is_some_and(|source| source.is::<OtherVersions>()) {
+            return LinkFault::Versions;
+        }
         match error.get_ref().and_then(|source| source.downcast_ref::<Error>()) {
             Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => LinkFault::UnknownKey,
             Some(Error::AlertReceived(AlertDescription::UnknownCA)) => LinkFault::Refused,
@@ -38,7 +45,7 @@ impl LinkFault {
             LinkFault::Refused => "the other node does not know the key of this one yet".to_owned(),
             LinkFault::Ended => "the other node ended the connection".to_owned(),
             LinkFault::NoTls => "what answers there is no port for nodes".to_owned(),
-            LinkFault::Other => error.to_string(),
+            LinkFault::Versions | LinkFault::Other => error.to_string(),
         }
     }
 }

@@ -38,6 +38,17 @@ pub(in crate::server) enum NodeFault {
         /// The engine, without its password.
         url: String,
     },
+    /// Another node runs with which this one has no version of the messages in common.
+    #[error(
+        "no room can be opened here, as {node} runs and works with other versions of sigver than this one: \
+         {link_fault}. Stop one of the two"
+    )]
+    OtherVersions {
+        /// Name and address of the other node.
+        node: String,
+        /// The versions of both.
+        link_fault: String,
+    },
     /// The engine does not answer.
     #[error("Redis does not answer: {consequence} ({url}: {engine_fault})")]
     EngineLost {
@@ -56,7 +67,7 @@ impl NodeFault {
     fn takes_clients(&self) -> bool {
         match self {
             NodeFault::EngineLost { takes_clients, .. } => *takes_clients,
-            NodeFault::Replaced { .. } | NodeFault::Unaware { .. } => false,
+            NodeFault::Replaced { .. } | NodeFault::Unaware { .. } | NodeFault::OtherVersions { .. } => false,
         }
     }
 }
@@ -175,7 +186,11 @@ impl ClusterNode {
             return Some(NodeFault::Replaced { engine_fault });
         }
         if self.lost_for().is_none() {
-            return Some(NodeFault::Unaware { node: self.unaware_node()?, url });
+            let (node, unlinked) = self.unaware_node()?;
+            return Some(match unlinked.has_other_versions {
+                true => NodeFault::OtherVersions { node, link_fault: unlinked.fault },
+                false => NodeFault::Unaware { node, url },
+            });
         }
         let (takes_clients, consequence) = self.loss_consequence();
         Some(NodeFault::EngineLost { takes_clients, consequence, url, engine_fault })
@@ -200,15 +215,18 @@ impl ClusterNode {
         }
     }
 
-    /// Returns another node that has run for some seconds without knowing this one, for people: it does not
-    /// reach the engine, or reaches another one, and may have any room.
-    fn unaware_node(&self) -> Option<String> {
-        let node = {
+    /// Returns another node that has run for some seconds without knowing this one, for people, and why there
+    /// is no link to it: it does not reach the engine, or reaches another one, and may have any room.
+    fn unaware_node(&self) -> Option<(String, Unlinked)> {
+        let (node, unlinked) = {
             let state = self.state.lock();
             let mut unaware = state.ownership.lease().unaware(now());
-            unaware.find(|node| state.unlinked.get(node).is_some_and(Unlinked::is_lasting))?
+            unaware.find_map(|node| {
+                let unlinked = state.unlinked.get(&node).filter(|unlinked| unlinked.is_lasting())?;
+                Some((node, unlinked.clone()))
+            })?
         };
-        Some(self.describe_node(node))
+        Some((self.describe_node(node), unlinked))
     }
 
     /// Returns the state of a node that takes connections.
@@ -235,7 +253,8 @@ impl ClusterNode {
                 node: format!("{:016x}", id.0),
                 node_name,
                 address: entry.map(|entry| entry.address.clone()).unwrap_or_default(),
-                unaware: state.ownership.lease().unaware(now()).any(|node| node == id),
+                unaware: !unlinked.is_some_and(|unlinked| unlinked.has_other_versions)
+                    && state.ownership.lease().unaware(now()).any(|node| node == id),
                 failed_seconds: entry.and_then(|entry| entry.expired).map(|time| time / 1_000),
                 unlinked_seconds: unlinked.map(|unlinked| unlinked.since.elapsed().as_secs()),
                 link_fault: unlinked.map(|unlinked| unlinked.fault.clone()),
@@ -259,6 +278,7 @@ impl ClusterNode {
             engine_loss: self.engine_loss().name(),
             generation_changes: self.counts.generation_changes.load(Ordering::Relaxed),
             may_decide: report.may_decide,
+            lease_seconds: Duration::from_millis(state.ownership.lease().time_left(now())).as_secs_f64(),
             rooms: report.rooms as u64,
             rooms_lost: self.counts.lost_rooms(),
             claims: self.counts.claims(),

@@ -2,6 +2,7 @@
 
 mod calls;
 mod frames;
+mod versions;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;

@@ -8,6 +8,7 @@ use std::io;
 
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::questions::Question;
 use crate::protocol::model::{Command, Event, LinkId, RoomKey, RoomRole};
@@ -15,6 +16,8 @@ use crate::server::hub::Hold;
 
 /// The version of these messages.
 pub(super) const VERSION: u16 = 2;
+/// The lowest version of another node that this one works with.
+pub(super) const OLDEST_VERSION: u16 = 1;
 /// The version from which on nodes know handles of signaller.
 pub(super) const WITH_HANDLES: u16 = 2;
 
@@ -27,12 +30,41 @@ pub(super) const LINK_SESSION: u32 = 0;
 /// The session of the first message of a [`Call`], and of the answer, `true` or `false`.
 pub(super) const CALL_SESSION: u32 = u32::MAX;
 
-/// The first message in both directions of a link.
+/// The first message in both directions of a link. A later version may append fields, which this one does
+/// not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
     /// The highest version that the sender knows. Both use the lower of the two.
     pub(super) version: u16,
+    /// The lowest version that the sender works with.
+    pub(super) oldest: u16,
 }
+
+impl Hello {
+    /// Returns the greeting of this node.
+    pub(super) fn own() -> Self {
+        Hello { version: VERSION, oldest: OLDEST_VERSION }
+    }
+
+    /// Returns the version of the other node.
+    ///
+    /// # Errors
+    /// The two have no version in common.
+    pub(super) fn check(self) -> io::Result<u16> {
+        if self.version < OLDEST_VERSION || self.oldest > VERSION || self.oldest > self.version {
+            return Err(invalid(OtherVersions(self)));
+        }
+        Ok(self.version)
+    }
+}
+
+/// Another node works with no version that this one knows.
+#[derive(Clone, Copy, Debug, Error)]
+#[error(
+    "the other node speaks versions {} to {} to other nodes, and this one {OLDEST_VERSION} to {VERSION}",
+    .0.oldest, .0.version
+)]
+pub(super) struct OtherVersions(Hello);
 
 /// The first message over a connection that is no link, but that of one client: if the answer is `true`, all
 /// that follows is what the client sends and receives.

@@ -32,6 +32,8 @@ pub struct ClusterReport {
     pub generation_changes: u64,
     /// True if the node may decide about its rooms.
     pub may_decide: bool,
+    /// Time for which it may if neither the engine nor another node answers again.
+    pub lease_seconds: f64,
     /// Rooms that the node has.
     pub rooms: u64,
     /// Rooms that the node lost, and closed, by cause.

@@ -27,6 +27,13 @@ pub(super) fn families(cluster: &ClusterReport) -> Vec<MetricFamily> {
             .value(cluster.engine_up),
         gauge("sigver_cluster_may_decide", "1 if this node may decide about its rooms, else 0.")
             .value(cluster.may_decide),
+        MetricFamily {
+            samples: Samples::Seconds(cluster.lease_seconds),
+            ..gauge(
+                "sigver_cluster_lease_seconds",
+                "Time for which this node may decide if neither Redis nor another node answers again; 2.5 with each answer of Redis.",
+            )
+        },
         counter("sigver_cluster_engine_generation_changes", "Times that Redis had lost its data, or may have.")
             .value(cluster.generation_changes),
         counter("sigver_cluster_claims", "Claims to rooms, by the answer of Redis.")

@@ -312,6 +312,12 @@ impl Lease {
         self.silent(PeerNode::ran, now)
     }
 
+    /// Returns the other nodes that this node has found to run lately, whether they know it or not.
+    pub fn running(&self, now: Millis) -> impl Iterator<Item = NodeId> {
+        let is_recent = move |at: Millis| at > 0 && now < at.saturating_add(PING_TIMEOUT);
+        self.peers.iter().filter(move |(_, peer)| is_recent(peer.alive)).map(|(node, _)| *node)
+    }
+
     /// Returns the nodes that a ping of this node names: those that it knows from the engine, and then, once
     /// more, those that have proved to it that they run, and do not know it. What others reported is not
     /// passed on, as it would go round for ever.

@@ -241,6 +241,7 @@ struct Scripts {
     keep: Script,
     release: Script,
     leave: Script,
+    found: Script,
 }
 
 impl Engine {
@@ -272,6 +273,7 @@ impl Engine {
             keep: Script::new(include_str!("scripts/keep.lua")),
             release: Script::new(include_str!("scripts/release.lua")),
             leave: Script::new(include_str!("scripts/leave.lua")),
+            found: Script::new(include_str!("scripts/found.lua")),
         };
         Ok(Engine {
             connection,
@@ -314,6 +316,7 @@ impl Engine {
             .key(self.nodes())
             .key(self.who())
             .key(self.data())
+            .key(self.found())
             .arg(node.to_string())
             .arg(LEASE_TIMEOUT)
             .arg(entry.to_text())
@@ -346,6 +349,21 @@ impl Engine {
         }
         let age = u64::try_from(age).unwrap_or(0);
         Ok(Renewal::Renewed(EngineView { generation, age, others: nodes }, others, other))
+    }
+
+    /// Reports other nodes that run, and whose leases the engine has ended or does not know: nodes that start
+    /// are to know them.
+    ///
+    /// # Errors
+    /// Redis did not answer as it should.
+    pub async fn report_running(&self, nodes: &[(NodeId, NodeEntry)]) -> Result<(), EngineError> {
+        let mut call = self.scripts.found.prepare_invoke();
+        call.key(self.found());
+        for (node, entry) in nodes {
+            call.arg(node.to_string()).arg(entry.to_text());
+        }
+        call.invoke_async::<()>(&mut self.connection.clone()).await?;
+        Ok(())
     }
 
     /// Claims a name. `since` is the time since the sending of the last renewal that was answered.
@@ -449,6 +467,10 @@ impl Engine {
 
     fn who(&self) -> String {
         format!("{}:who", self.prefix)
+    }
+
+    fn found(&self) -> String {
+        format!("{}:found", self.prefix)
     }
 
     fn data(&self) -> String {

@@ -10,7 +10,7 @@ use super::engine::{Engine, EngineError, MAX_KEPT, NodeEntry, Renewal};
 use super::engine_fault::{EngineLog, Recovery, explain};
 use super::node::ClusterNode;
 use super::node_clock::now;
-use crate::protocol::cluster::{EngineFailure, FORGET_TIMEOUT, Generation};
+use crate::protocol::cluster::{EngineFailure, FORGET_TIMEOUT, Generation, NodeId};
 
 /// Time between two renewals of the lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,6 +76,12 @@ impl ClusterNode {
             if self.has_left.load(Ordering::Acquire) {
                 return "this node has ended".to_owned();
             }
+            let running = self.nodes_without_lease();
+            if !running.is_empty()
+                && let Err(error) = engine.report_running(&running).await
+            {
+                return self.explain(&error);
+            }
             let sent = now();
             let (since, known) = {
                 let state = self.state.lock();
@@ -132,6 +138,16 @@ impl ClusterNode {
                 () = engine.failure() => return self.engine_fault.lock().text().to_owned(),
             }
         }
+    }
+
+    /// Returns the other nodes that run, and whose leases have ended or are unknown to the engine.
+    fn nodes_without_lease(&self) -> Vec<(NodeId, NodeEntry)> {
+        let state = self.state.lock();
+        let entry = |node| {
+            let expired = state.entries.get(&node).filter(|entry| entry.expired.is_some());
+            Some((node, expired.or_else(|| state.departed.entry(node))?.clone()))
+        };
+        state.ownership.lease().running(now()).filter_map(entry).collect()
     }
 
     /// Loses all rooms, as another node has the address of this one, until that node has ended.

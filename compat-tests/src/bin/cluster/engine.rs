@@ -92,6 +92,8 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     let Renewal::Renewed(view, others, _) = renewal else { anyhow::bail!("{renewal:?}") };
     ensure!(view.others == [NodeId(0xd)] && others.is_empty(), "a node of another version: {view:?}");
 
+    found_nodes(redis, &engine).await?;
+
     redis.restart_empty().await?;
     ensure!(
         engine.renew(A, &entry("10.0.0.1:1"), None, 0, false).await.is_err(),
@@ -105,6 +107,49 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
     ensure!(leapt > new, "a renewal does not notice that the clock has leapt");
     clock_goes_back(redis, &engine, leapt).await?;
     println!("scripts: every reply as expected");
+    Ok(())
+}
+
+/// Has B find nodes that run without a lease, and that a node which starts is to know.
+async fn found_nodes(redis: &TestRedis, engine: &Engine) -> Result<()> {
+    let (forgotten, lasting, successor) = (NodeId(0x1a), NodeId(0x1b), NodeId(0x1c));
+    let own = entry("10.0.0.2:1");
+    let others = async || -> Result<Vec<NodeId>> {
+        let Renewal::Renewed(view, ..) = engine.renew(B, &own, None, 0, false).await? else {
+            anyhow::bail!("the node was replaced")
+        };
+        Ok(view.others)
+    };
+    let before = others().await?;
+    engine.report_running(&[(forgotten, entry("10.0.1.1:1")), (lasting, entry("10.0.1.2:1"))]).await?;
+    renewed(engine.renew(lasting, &entry("10.0.1.2:1"), None, 0, false).await?)?;
+    let found = others().await?;
+    let count = |node| found.iter().filter(|found| **found == node).count();
+    ensure!(found.len() == before.len() + 2 && count(forgotten) == 1 && count(lasting) == 1, "{found:?}");
+    let Renewal::Renewed(_, entries, _) = engine.renew(B, &own, None, 0, false).await? else {
+        anyhow::bail!("the node was replaced")
+    };
+    let has_no_lease = |(node, entry): &&(NodeId, NodeEntry)| *node == forgotten && entry.expired.is_some();
+    ensure!(
+        entries.iter().filter(has_no_lease).count() == 1,
+        "a node that was found has a lease: {entries:?}"
+    );
+    // It reaches Redis again; it has ended; another has its address; it was not found any more.
+    renewed(engine.renew(forgotten, &entry("10.0.1.1:1"), None, 0, false).await?)?;
+    let again = others().await?;
+    ensure!(again.len() == found.len(), "a node is there twice: {again:?}");
+    engine.leave(forgotten).await?;
+    engine.report_running(&[(forgotten, entry("10.0.1.1:1"))]).await?;
+    let ended = others().await?;
+    ensure!(!ended.contains(&forgotten), "a node that has ended: {ended:?}");
+    let (replaced, old) = (NodeId(0x1d), NodeId(0x1e));
+    engine.report_running(&[(replaced, entry("10.0.1.3:1")), (old, entry("10.0.1.4:1"))]).await?;
+    renewed(engine.renew(successor, &entry("10.0.1.3:1"), None, 0, false).await?)?;
+    redis.command(&format!("hset sigver:{{scripts}}:found {old} \"1000 10.0.1.4:1\"")).await?;
+    let last = others().await?;
+    ensure!(last.contains(&successor) && !last.contains(&replaced) && !last.contains(&old), "{last:?}");
+    let left = redis.command("hlen sigver:{scripts}:found").await?;
+    ensure!(left == ":0\r\n", "what is left of nodes that were found: {left}");
     Ok(())
 }
 

@@ -35,6 +35,8 @@ pub(super) enum EngineRequest {
         generation: Generation,
     },
     Leave,
+    /// Nodes that run, with their addresses.
+    Found(Vec<(NodeId, usize)>),
 }
 
 /// An answer of the engine.
@@ -43,6 +45,8 @@ pub(super) enum EngineReply {
     Renewed {
         sent: Millis,
         view: EngineView,
+        /// Nodes of the view whose leases have ended.
+        expired: Vec<NodeId>,
     },
     /// The node announced that it ends, or another has its address.
     Replaced,
@@ -89,6 +93,8 @@ pub(super) struct EngineData {
     generation: Option<SimGeneration>,
     /// Ends of the leases with the addresses of the nodes; a node that has ended has none.
     nodes: BTreeMap<NodeId, (Option<Millis>, usize)>,
+    /// Nodes that others found to run, with the time of that and their addresses.
+    found: BTreeMap<NodeId, (Millis, usize)>,
     /// By generation and process: the clock of a later process may show the same time once more.
     claims: BTreeMap<((Generation, u64), Name), Claim>,
 }
@@ -126,11 +132,23 @@ impl EngineData {
                 self.nodes.retain(|_, (expiry, _)| {
                     expiry.is_none_or(|expiry| now.saturating_sub(expiry) <= FORGET_TIMEOUT)
                 });
-                let others = self.nodes.iter().filter(|(other, state)| **other != node && state.0.is_some());
-                let others = others.map(|(other, _)| *other).collect();
+                let nodes = &self.nodes;
+                self.found.retain(|other, (at, home)| {
+                    let has_ended =
+                        nodes.values().any(|(expiry, other)| other == home && *expiry > Some(now));
+                    let is_known =
+                        nodes.get(other).is_some_and(|(expiry, _)| expiry.is_none_or(|expiry| expiry > now));
+                    now.saturating_sub(*at) <= FORGET_TIMEOUT && !has_ended && !is_known
+                });
+                let others = nodes.iter().filter(|(other, state)| **other != node && state.0.is_some());
+                let others = others.map(|(other, _)| *other);
+                let found = self.found.keys().filter(|other| !nodes.contains_key(other)).copied();
+                let others: Vec<_> = others.chain(found).collect();
+                let lasts = |other: &NodeId| nodes.get(other).is_some_and(|state| state.0 > Some(now));
+                let expired = others.iter().filter(|other| !lasts(other)).copied().collect();
                 let age = now.saturating_sub(generation.began);
                 let view = EngineView { generation: generation.number, age, others };
-                Some(EngineReply::Renewed { sent, view })
+                Some(EngineReply::Renewed { sent, view, expired })
             }
             EngineRequest::Claim { name, claim, over, generation, since_renewal } => {
                 let leapt = !disabled.clock && self.has_leapt(node, since_renewal, now);
@@ -159,6 +177,10 @@ impl EngineData {
                 if self.claims.get(&key) == Some(&claim) {
                     self.claims.remove(&key);
                 }
+                None
+            }
+            EngineRequest::Found(nodes) => {
+                self.found.extend(nodes.into_iter().map(|(node, home)| (node, (now, home))));
                 None
             }
             EngineRequest::Leave => {

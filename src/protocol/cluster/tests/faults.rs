@@ -30,6 +30,10 @@ impl ClusterSimulation {
             let (node, begin) = (simulation.rng.usize(..NODES - 1), simulation.rng.u64(25_000..time));
             simulation.after(begin, SimEvent::Sever(NODES - 1, node, 6_000));
         }
+        // Or it is replaced by one that does not know them.
+        if simulation.rng.bool() {
+            simulation.after(FORGET_TIMEOUT + 25_000, SimEvent::Restart(NODES - 1));
+        }
         simulation.run_to_the_end();
         simulation
     }
@@ -80,7 +84,7 @@ impl ClusterSimulation {
         self.after(pause, SimEvent::Fault);
     }
 
-    fn restart_node(&mut self, node: usize) {
+    pub(super) fn restart_node(&mut self, node: usize) {
         let life = self.nodes[node].life + 1;
         self.nodes[node] = self.start_node(node, life);
         self.nodes[node].paused_until = self.now + self.rng.u64(50..15_000);

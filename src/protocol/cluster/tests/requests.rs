@@ -20,6 +20,15 @@ impl ClusterSimulation {
             return;
         }
         (state.renew_sent, state.last_sent) = (Some(now), now);
+        let has_no_lease = |node: &NodeId| {
+            state.expired.contains(node) || state.departed.iter().any(|(departed, _)| departed == node)
+        };
+        let running: Vec<_> = state.ownership.lease().running(now).filter(has_no_lease).collect();
+        if !running.is_empty() && !self.disabled.found {
+            let running = running.into_iter().map(|node| (node, self.homes[&node])).collect();
+            self.ask(node, EngineRequest::Found(running));
+        }
+        let state = &self.nodes[node];
         let lease = state.ownership.lease();
         let (since_renewal, known) = (lease.since_renewal(now), lease.generation());
         self.ask(node, EngineRequest::Renew { sent: now, since_renewal, known });
@@ -64,8 +73,8 @@ impl ClusterSimulation {
                 let life = self.nodes[node].life + 1;
                 self.nodes[node] = self.start_node(node, life);
             }
-            EngineReply::Renewed { sent, view } => {
-                state.renew_sent = None;
+            EngineReply::Renewed { sent, view, expired } => {
+                (state.renew_sent, state.expired) = (None, expired);
                 self.follow_nodes(node, &view.others);
                 let state = &mut self.nodes[node];
                 let must_keep = state.ownership.renewed(sent, view, now);

@@ -25,6 +25,8 @@ pub(super) struct Disabled {
     pub(super) scripts: DisabledScripts,
     /// Nodes that the engine has forgotten are known for as long as they run.
     pub(super) departed: bool,
+    /// The engine is sent nodes that run, and whose leases have ended.
+    pub(super) found: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ pub(super) enum SimEvent {
     /// All peers leave a room.
     Empty(Name),
     Fault,
+    Restart(usize),
     /// Earlier decisions count no more.
     Settle,
     Sever(usize, usize, Millis),
@@ -98,6 +101,8 @@ pub(super) struct SimNode {
     /// Nodes that it knew before, whose addresses no others have, and the time of the last sign that each
     /// runs.
     pub(super) departed: Vec<(NodeId, Millis)>,
+    /// The nodes of the entries whose leases have ended.
+    pub(super) expired: Vec<NodeId>,
     /// Time of the last attempt to open links.
     pub(super) dialled: Millis,
     /// Nodes that announced that they end.
@@ -262,6 +267,7 @@ impl ClusterSimulation {
             addresses: BTreeMap::new(),
             entries: Vec::new(),
             departed: Vec::new(),
+            expired: Vec::new(),
             dialled: 0,
             ended: BTreeSet::new(),
             held: Vec::new(),
@@ -394,6 +400,7 @@ impl ClusterSimulation {
                 }
             }
             SimEvent::Fault => self.fault(),
+            SimEvent::Restart(node) => self.restart_node(node),
             SimEvent::Settle => {
                 self.had_conflicts = !self.conflicts().is_empty();
                 self.decisions.clear();

@@ -1,7 +1,7 @@
 -- Renews the lease of a node. Returns the generation, its age, the entry of the node that this one has replaced
 -- or nothing, and all other nodes, each with its entry and the time left of its lease. Of a node that has ended or
 -- was replaced: 'replaced', 0, and the entry of the node that has its address or nothing.
--- KEYS nodes who data
+-- KEYS nodes who data found
 -- ARGV node lease_ms entry process ms_since_the_last_renewal_or_nothing returns_or_nothing known_generation
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -35,10 +35,12 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 local out = { string.format('%.0f', generation), now - began, '' }
+local addresses = { [address] = true }
 for i = 1, #all, 2 do
   -- What no node wrote must not end the script, which would fail for all nodes: it counts as long gone.
   local node, expiry = all[i], tonumber(all[i + 1]) or 0
   local who = redis.call('HGET', KEYS[2], node) or ''
+  if expiry > now then addresses[string.match(who, '^%S*')] = true end
   if now - math.abs(expiry) > 600000 then
     redis.call('HDEL', KEYS[1], node)
     redis.call('HDEL', KEYS[2], node)
@@ -53,6 +55,22 @@ for i = 1, #all, 2 do
       out[#out + 1] = who
       out[#out + 1] = expiry - now
     end
+  end
+end
+-- Nodes that others found to run, also without an entry here: it was forgotten, or lost with the data. A node that
+-- starts is to know them.
+local found = redis.call('HGETALL', KEYS[4])
+for i = 1, #found, 2 do
+  local node, expiry = found[i], tonumber(redis.call('HGET', KEYS[1], found[i]) or '')
+  local at, who = string.match(found[i + 1], '^(%d+) (.*)$')
+  at, who = tonumber(at or '0'), who or ''
+  local is_old = now - at > 600000 or addresses[string.match(who, '^%S*')]
+  if is_old or expiry and (expiry < 0 or expiry > now) then
+    redis.call('HDEL', KEYS[4], node)
+  elseif not expiry then
+    out[#out + 1] = node
+    out[#out + 1] = who
+    out[#out + 1] = math.min(at - now, -1)
   end
 end
 return out

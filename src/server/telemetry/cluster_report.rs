@@ -148,6 +148,14 @@ pub struct OtherNodeReport {
     pub queue_bytes: u64,
 }
 
+impl OtherNodeReport {
+    /// Returns the time since which the node has failed, in seconds. One with a link runs, and does not reach
+    /// the engine.
+    fn failure(&self) -> Option<u64> {
+        self.failed_seconds.filter(|_| !self.linked)
+    }
+}
+
 /// Appends the state of the node as lines of text.
 pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
     let engine = match cluster.engine_lost_seconds {
@@ -156,7 +164,7 @@ pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
         Some(seconds) => format!("FAULT for {seconds} s: {}", cluster.readiness),
     };
     let ClusterReport { name, node_name, rooms, far, guests, waiting, .. } = cluster;
-    let nodes = 1 + cluster.nodes.iter().filter(|node| node.failed_seconds.is_none()).count() as u64;
+    let nodes = 1 + cluster.nodes.iter().filter(|node| node.failure().is_none()).count() as u64;
     let _ = writeln!(out, "cluster {name}: {}, {engine}", count(nodes, "node"));
     let _ = writeln!(
         out,
@@ -172,10 +180,13 @@ pub(super) fn push_cluster(out: &mut String, cluster: &ClusterReport) {
         if other.unaware {
             let _ =
                 write!(out, "RUNS AND DOES NOT KNOW THIS NODE, at {address}: it does not reach this Redis");
-        } else if let Some(seconds) = other.failed_seconds {
+        } else if let Some(seconds) = other.failure() {
             let _ = write!(out, "FAILED for {seconds} s, was at {address}");
         } else {
             let _ = write!(out, "{}; {} from here", count(*rooms, "room"), count(*far, "connection"));
+            if other.failed_seconds.is_some() {
+                out.push_str("; IT DOES NOT REACH REDIS");
+            }
             if !other.linked {
                 let _ = write!(out, "; NO LINK TO IT at {address}");
                 let fault = other.link_fault.as_deref().unwrap_or_default();
@@ -234,6 +245,12 @@ mod tests {
             "{failed}"
         );
         assert!(failed.ends_with("FAILED for 12 s, was at h:1\n"), "{failed}");
+        // One with a link runs.
+        cluster.nodes[0].linked = true;
+        let linked = text(&cluster);
+        assert!(linked.contains("cluster blue: 2 nodes, "), "{linked}");
+        assert!(linked.ends_with("; 0 connections from here; IT DOES NOT REACH REDIS\n"), "{linked}");
+        cluster.nodes[0].linked = false;
         cluster.engine_lost_seconds = Some(9);
         cluster.readiness = "not ready: why".to_owned();
         assert!(text(&cluster).contains("FAULT for 9 s: not ready: why\n"));

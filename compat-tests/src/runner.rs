@@ -53,9 +53,9 @@ pub struct Plan {
     pub originals: PathBuf,
     /// Binary of the gateway.
     pub server: PathBuf,
-    /// Address of gateways that run already, with automatic detection; they are played with in place of
-    /// processes of the run's own.
-    pub running: Option<SocketAddr>,
+    /// Addresses of gateways that run already, by the protocol that they serve, `auto` or `sigver-20.1.0`. If
+    /// there are any, they are played with in place of processes of the run's own.
+    pub running: HashMap<String, SocketAddr>,
     /// True to pin by dialect (`sigver-15`) rather than by version (`sigver-15.0.2`).
     pub by_dialect: bool,
     /// Number of concurrent scripts.
@@ -141,7 +141,7 @@ impl Plan {
         let mut servers = Servers { originals: HashMap::new(), gateway: HashMap::new() };
         let mut starting = JoinSet::new();
         let starts = Arc::new(Semaphore::new(CONCURRENT_STARTS));
-        let gateway = self.running.is_none() && !matches!(self.target, Target::Originals);
+        let gateway = self.running.is_empty() && !matches!(self.target, Target::Originals);
         let theirs = !matches!(self.target, Target::Ours(_));
         for original in originals.iter().copied().filter(|o| theirs && !o.crashes) {
             let (dir, starts) = (self.originals.clone(), starts.clone());
@@ -309,7 +309,9 @@ async fn play_gateway(
     original: &'static Original,
     script: &Scenario,
 ) -> Result<Scenario> {
-    if let Some(address) = plan.running {
+    if !plan.running.is_empty() {
+        let protocol = plan.protocol(original);
+        let address = *plan.running.get(&protocol).with_context(|| format!("no gateway for {protocol}"))?;
         let mut played = play(script, &options(plan, address, script)).await;
         let event = RecordedEvent::Server { alive: true, exit: serde_json::Value::Null, error: None };
         finish(script, &mut played, event);

@@ -1,6 +1,7 @@
 //! `compat-report`: plays the recorded scripts against the gateway or the Node.js servers, and prints the
 //! differences.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -170,7 +171,7 @@ impl Common {
                 target: target.clone(),
                 originals: self.originals.clone(),
                 server: server.clone(),
-                running: None,
+                running: HashMap::new(),
                 by_dialect,
                 jobs: self.jobs,
                 timed_jobs: self.timed_jobs,

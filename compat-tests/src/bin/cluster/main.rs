@@ -2,6 +2,7 @@
 
 mod access;
 mod balancer;
+mod claim_proxy;
 mod decisions;
 mod engine;
 mod events;
@@ -104,7 +105,7 @@ async fn main() -> Result<()> {
         Some(_) => None,
     };
     if let Some(chosen) = chosen {
-        goldens::check(&program, &server.url(), &chosen).await?;
+        goldens::check(&program, &server, &chosen).await?;
     }
     Ok(())
 }

@@ -30,6 +30,12 @@ pub(crate) struct NodeOptions {
     /// The engine; without one, the gateway is no node
     #[arg(long)]
     pub(crate) engine: Option<String>,
+    /// Name of the cluster
+    #[arg(long)]
+    pub(crate) cluster: Option<String>,
+    /// Protocol of the clients; detected by default
+    #[arg(long)]
+    pub(crate) protocol: Option<String>,
     /// The password for the engine, in place of one in its URL
     #[arg(long)]
     pub(crate) password: Option<String>,
@@ -67,15 +73,19 @@ pub(crate) async fn run(options: &NodeOptions) -> Result<()> {
     if options.by_generation {
         config.rooms = RoomPolicy::Partitioned;
     }
+    if let Some(protocol) = &options.protocol {
+        config.protocol = protocol.parse()?;
+    }
     if let Some(size) = options.pipe_size {
         config.signaller.limits.max_size = size;
     }
     let max_message = config.max_message;
     let gateway = Gateway::bind(config).await?;
     if let Some(engine) = &options.engine {
+        let cluster = options.cluster.as_deref().unwrap_or(CLUSTER);
         let listen = options.links.map_or_else(free_address, Ok)?;
         let settings = NodeSettings {
-            engine: EngineAddress::new(&EngineUrl::parse(engine)?, CLUSTER, options.password.as_deref())?,
+            engine: EngineAddress::new(&EngineUrl::parse(engine)?, cluster, options.password.as_deref())?,
             address: options.address.unwrap_or(listen).to_string(),
             listen,
             name: format!("node-{}", std::process::id()),
@@ -129,6 +139,11 @@ impl NodeProcess {
         }
         if let Some(path) = &options.decisions {
             command.arg("--decisions").arg(path);
+        }
+        for (option, value) in [("--cluster", &options.cluster), ("--protocol", &options.protocol)] {
+            if let Some(value) = value {
+                command.args([option, value]);
+            }
         }
         if options.by_generation {
             command.arg("--by-generation");

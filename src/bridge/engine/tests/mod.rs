@@ -68,6 +68,18 @@ fn client_that_vanished_is_lost_to_the_other_group_within_nine_seconds() {
     assert_eq!(network.engine.figures().silent, 1);
 }
 
+#[test]
+fn client_with_another_certificate_than_it_named_gets_no_channel() {
+    let mut network = Network::new(0.0, 11);
+    network.forges_fingerprints = true;
+    network.opener(Netflux0);
+    network.opener(Netflux1);
+    network.run(Duration::from_secs(10));
+    assert_eq!((network.engine.figures().opened, network.seen()), (0, vec![0, 0]));
+    network.forges_fingerprints = false;
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+}
+
 /// The packets of one client may take a quarter of a processor, or the bridge serves it alone.
 #[test]
 fn client_whose_packets_take_too_much_processor_time_is_cut_from_all_others() {

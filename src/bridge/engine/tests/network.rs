@@ -55,6 +55,15 @@ pub(super) struct Network {
     loss: f64,
     rng: fastrand::Rng,
     has_gateway: bool,
+    /// Clients that are called name another certificate than theirs.
+    pub(super) forges_fingerprints: bool,
+}
+
+fn forged(description: &str) -> String {
+    let (before, digest) = description.split_once("a=fingerprint:sha-256 ").unwrap();
+    let (first, rest) = digest.split_at(2);
+    let other = if first == "00" { "01" } else { "00" };
+    format!("{before}a=fingerprint:sha-256 {other}{rest}")
 }
 
 fn server() -> SocketAddr {
@@ -83,6 +92,7 @@ impl Network {
             loss,
             rng: fastrand::Rng::with_seed(seed),
             has_gateway: true,
+            forges_fingerprints: false,
         }
     }
 
@@ -363,6 +373,7 @@ impl Network {
             }
             PeerAction::Answer { channel, offer } => {
                 let answer = self.connect(number, channel).answer((0, channel), None, &offer, now).unwrap();
+                let answer = if self.forges_fingerprints { forged(&answer) } else { answer };
                 self.clients[number].peer.described(channel, &answer);
                 match self.called.get(&(number, channel)).copied() {
                     Some(Caller::Bridge(call)) => {

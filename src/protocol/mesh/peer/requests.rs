@@ -9,6 +9,10 @@ const MAX_REQUESTS: u32 = 4;
 /// Maximum duration for which a peer that leaves stays for clients that are joining.
 pub(in crate::protocol::mesh) const JOINER_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Maximum duration for which a client that asked through a member to be connected may send the same way: that
+/// of a few attempts to connect.
+const DISTANT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A client that was asked for a channel, and has none to this peer that is ready.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChannelRequest {
@@ -134,16 +138,17 @@ impl MeshPeer {
 
     /// A client asks through a member to be connected, and may send user messages the same way until it is.
     pub(super) fn add_distant(&mut self, id: u32, now: Instant) {
-        self.distant.retain(|known| now.saturating_duration_since(known.since) < JOINER_TIMEOUT);
+        self.distant
+            .retain(|known| now.saturating_duration_since(known.since) < DISTANT_TIMEOUT && known.id != id);
         let is_own = id == self.id || self.siblings.contains_key(&id);
-        if !is_own && self.distant.len() < MAX_LISTED && !self.distant.iter().any(|known| known.id == id) {
+        if !is_own && self.distant.len() < MAX_LISTED {
             self.distant.push(ExpectedJoiner { id, since: now });
         }
     }
 
     /// Returns true if a client has a channel to this peer, or is about to get one.
     pub(in crate::protocol::mesh) fn is_near(&self, id: u32, now: Instant) -> bool {
-        let is_recent = |known: &ExpectedJoiner| now.saturating_duration_since(known.since) < JOINER_TIMEOUT;
+        let is_recent = |known: &ExpectedJoiner| now.saturating_duration_since(known.since) < DISTANT_TIMEOUT;
         self.channel_to(id).is_some()
             || self.awaited.contains(&id)
             || self.distant.iter().any(|known| known.id == id && is_recent(known))

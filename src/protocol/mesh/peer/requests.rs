@@ -9,8 +9,8 @@ const MAX_REQUESTS: u32 = 4;
 /// Maximum duration for which a peer that leaves stays for clients that are joining.
 pub(in crate::protocol::mesh) const JOINER_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Maximum duration for which a client that asked through a member to be connected may send the same way: that
-/// of a few attempts to connect.
+/// Maximum duration for which a client that asked through a member to be connected may send the same way:
+/// that of a few attempts to connect.
 const DISTANT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that was asked for a channel, and has none to this peer that is ready.

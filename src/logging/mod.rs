@@ -3,6 +3,7 @@
 //! and counted. Repeated lines are summed up.
 
 mod journald;
+mod repeat_filter;
 mod repeat_limit;
 mod span_fields;
 #[cfg(test)]
@@ -31,7 +32,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::LogFormat;
 use crate::server::telemetry::LogCounts;
 use journald::{JournalFormat, JournalSocket};
-use repeat_limit::{RepeatFilter, RepeatLimit};
+use repeat_filter::RepeatFilter;
+use repeat_limit::RepeatLimit;
 use span_fields::SpanFields;
 use writer::LogWriter;
 

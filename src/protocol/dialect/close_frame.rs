@@ -6,37 +6,9 @@ use std::borrow::Cow;
 use super::Release;
 use super::json::{self, JsonError};
 use super::key_limit::{KEY_EMPTY, KEY_TOO_LONG};
-use super::release::FamilyFacts;
+use super::release::{CloseFrames, EmptyContentClose, FamilyFacts};
 use crate::protocol::frame::Close;
 use crate::protocol::model::{LinkId, Reason, Side};
-
-/// Close codes and texts of a protobuf release.
-pub(super) struct CloseFrames {
-    /// Code, and name before the text, of an error in the key.
-    pub(super) key: (u16, &'static str),
-    /// Code of a frame that cannot be decoded, whose text is that of protobufjs; `None` for a close frame
-    /// without code.
-    pub(super) decode_error: Option<u16>,
-    pub(super) empty_content: EmptyContentClose,
-    /// Text frame.
-    pub(super) wrong_frame_kind: (u16, &'static str),
-    /// Message that has no meaning, and any other error.
-    pub(super) unknown_message: (u16, &'static str),
-    /// Missing pongs or heartbeats.
-    pub(super) unresponsive: (u16, &'static str),
-    /// Member that lost its place to a joiner that could not join through it.
-    pub(super) replaced: (u16, &'static str),
-}
-
-/// Close frame for a content without data.
-pub(super) enum EmptyContentClose {
-    /// A close frame without code.
-    NoCode,
-    /// The close frame for an unknown message.
-    UnknownMessage,
-    /// A text with the sender of the content.
-    Text { code: u16, name: &'static str, member: &'static str },
-}
 
 /// Returns the close frame for `reason` in the codes and texts of `release`.
 pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
@@ -76,57 +48,55 @@ pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
         | Reason::Unresponsive
         | Reason::Replaced => match &release.facts().family {
             FamilyFacts::Json(_) => json::close(release, JsonError::from_reason(reason, "")),
-            FamilyFacts::ProtobufV1(facts) => facts.close.frame_for(reason),
-            FamilyFacts::ProtobufV2(facts) => facts.close.frame_for(reason),
+            FamilyFacts::ProtobufV1(facts) => protobuf_frame(&facts.close, reason),
+            FamilyFacts::ProtobufV2(facts) => protobuf_frame(&facts.close, reason),
         },
     }
 }
 
-impl CloseFrames {
-    fn frame_for(&self, reason: &Reason) -> Close {
-        let key_error = |text: &str| Close::new(self.key.0, format!("{}: {text}", self.key.1));
-        let (code, text) = match reason {
-            Reason::KeyEmpty => return key_error(KEY_EMPTY),
-            Reason::KeyTooLong => return key_error(KEY_TOO_LONG),
-            Reason::DecodeError(text) => {
-                return self.decode_error.map_or_else(Close::empty, |code| Close::new(code, text.clone()));
+fn protobuf_frame(frames: &CloseFrames, reason: &Reason) -> Close {
+    let key_error = |text: &str| Close::new(frames.key.0, format!("{}: {text}", frames.key.1));
+    let (code, text) = match reason {
+        Reason::KeyEmpty => return key_error(KEY_EMPTY),
+        Reason::KeyTooLong => return key_error(KEY_TOO_LONG),
+        Reason::DecodeError(text) => {
+            return frames.decode_error.map_or_else(Close::empty, |code| Close::new(code, text.clone()));
+        }
+        Reason::EmptyContent { link, from } => match frames.empty_content {
+            EmptyContentClose::NoCode => return Close::empty(),
+            EmptyContentClose::UnknownMessage => frames.unknown_message,
+            EmptyContentClose::Text { code, name, member } => {
+                let sender = sender(*from, *link, member);
+                let text = format!("{name}: Unknown message type \"undefined\" from {sender}");
+                return Close::new(code, text);
             }
-            Reason::EmptyContent { link, from } => match self.empty_content {
-                EmptyContentClose::NoCode => return Close::empty(),
-                EmptyContentClose::UnknownMessage => self.unknown_message,
-                EmptyContentClose::Text { code, name, member } => {
-                    let sender = sender(*from, *link, member);
-                    let text = format!("{name}: Unknown message type \"undefined\" from {sender}");
-                    return Close::new(code, text);
-                }
-            },
-            Reason::WrongFrameKind => self.wrong_frame_kind,
-            Reason::Unresponsive => self.unresponsive,
-            Reason::Replaced => self.replaced,
-            Reason::UnknownMessage
-            | Reason::UnknownRecipient
-            | Reason::RecipientGone
-            | Reason::NotJoined
-            | Reason::KeyTaken
-            | Reason::KeyUnknown
-            | Reason::SlowConsumer
-            | Reason::ReceiverFull
-            | Reason::Overloaded
-            | Reason::TooManyMembers
-            | Reason::TooManyJoiners
-            | Reason::MemberKept
-            | Reason::TooManyRooms
-            | Reason::KeyForbidden
-            | Reason::TokenExpired
-            | Reason::MessageTimeout
-            | Reason::MessageTooBig
-            | Reason::NoFirstFrame
-            | Reason::ShuttingDown
-            | Reason::Moved
-            | Reason::Unreachable => self.unknown_message,
-        };
-        Close::new(code, text)
-    }
+        },
+        Reason::WrongFrameKind => frames.wrong_frame_kind,
+        Reason::Unresponsive => frames.unresponsive,
+        Reason::Replaced => frames.replaced,
+        Reason::UnknownMessage
+        | Reason::UnknownRecipient
+        | Reason::RecipientGone
+        | Reason::NotJoined
+        | Reason::KeyTaken
+        | Reason::KeyUnknown
+        | Reason::SlowConsumer
+        | Reason::ReceiverFull
+        | Reason::Overloaded
+        | Reason::TooManyMembers
+        | Reason::TooManyJoiners
+        | Reason::MemberKept
+        | Reason::TooManyRooms
+        | Reason::KeyForbidden
+        | Reason::TokenExpired
+        | Reason::MessageTimeout
+        | Reason::MessageTooBig
+        | Reason::NoFirstFrame
+        | Reason::ShuttingDown
+        | Reason::Moved
+        | Reason::Unreachable => frames.unknown_message,
+    };
+    Close::new(code, text)
 }
 
 fn sender(side: Side, link: LinkId, member: &'static str) -> Cow<'static, str> {

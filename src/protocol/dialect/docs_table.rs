@@ -2,18 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::release::DialectDoc;
 use super::{Dialect, Release};
-
-/// Facts about a dialect that only the documentation has.
-#[derive(Clone, Copy)]
-pub(super) struct DialectDoc {
-    /// First message of a client that joins a room.
-    pub(super) first_message: &'static str,
-    /// Ways in which each side notices that the other is disconnected.
-    pub(super) keepalive: &'static str,
-    /// Published netflux clients that speak it (measured in a browser, but for those in brackets).
-    pub(super) clients: &'static str,
-}
 
 /// Returns all dialects as a Markdown text.
 pub fn markdown() -> String {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::json::{JsonClient, JsonValue, ParsedMessage, V1To5Codec, V6Codec, V7To14Codec};
 use super::protobuf::{V1, V2};
-use super::release::JsonCodec;
-use super::webrtc::{self, SdpEncoding, Transcoded};
+use super::release::{JsonCodec, SdpEncoding};
+use super::webrtc::{self, Transcoded};
 use super::{
     Candidates, Dialect, Family, Output, OutputSink, Release, ReleaseSet, close_frame_for, key_limit,
 };

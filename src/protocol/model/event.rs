@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LinkId, LinkMessage, Reason, Recipient, SenderTag};
+use super::{LinkId, LinkMessage, Reason, Recipient, SenderTag, Side};
 
 /// An event for one peer of a room.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,27 +60,6 @@ pub enum Event {
     },
     /// The peer was removed from the room, and its connection is to be closed.
     Evicted(Reason),
-}
-
-/// An end of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// The end that joined.
-    Joiner,
-    /// The end that was in the room before.
-    Member,
-}
-
-impl Side {
-    /// Returns the other end.
-    pub const fn opposite(self) -> Self {
-        match self {
-            Side::Joiner => Side::Member,
-            Side::Member => Side::Joiner,
-        }
-    }
 }
 
 /// The role of a peer in a room.

@@ -33,6 +33,27 @@ impl PeerId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LinkId(pub u32);
 
+/// An end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantNames), strum(serialize_all = "snake_case"))]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The end that joined.
+    Joiner,
+    /// The end that was in the room before.
+    Member,
+}
+
+impl Side {
+    /// Returns the other end.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Side::Joiner => Side::Member,
+            Side::Member => Side::Joiner,
+        }
+    }
+}
+
 /// The id of a client in the peer-to-peer network it builds, chosen by the client (sigver 19 and later).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NetId(pub u32);

@@ -14,8 +14,8 @@ mod reason;
 mod serialization_tests;
 
 pub use command::{Command, Connect, Join, MemberChoice, Open, Recipient, RejoinPolicy, WhenEmpty};
-pub use event::{Event, RoomRole, Side};
-pub use ids::{LinkId, NetId, PeerId, RoomKey, SenderTag};
+pub use event::{Event, RoomRole};
+pub use ids::{LinkId, NetId, PeerId, RoomKey, SenderTag, Side};
 pub(crate) use payload::should_share_buffer;
 pub use payload::{LinkMessage, Payload};
 pub use reason::Reason;

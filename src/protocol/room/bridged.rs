@@ -4,7 +4,7 @@
 //! Neither is ever a member: it is not the first, nor preferred, nor evicted, and no other peer is refused
 //! because of it.
 
-use super::members::{ArrivalSeq, Identity, Member};
+use super::member::{ArrivalSeq, Identity, Member};
 use super::{Caller, EventSink, PeerEntry, Room};
 use crate::protocol::model::{Join, PeerId, RejoinPolicy, RoomRole};
 

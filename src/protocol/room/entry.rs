@@ -1,6 +1,6 @@
 //! Data that a room keeps for each peer and each link.
 
-use super::members::ArrivalSeq;
+use super::member::ArrivalSeq;
 use super::small_map::SmallSet;
 use super::tried::TriedMembers;
 use crate::protocol::model::{LinkId, LinkMessage, NetId, PeerId, Side};

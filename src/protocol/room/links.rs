@@ -1,7 +1,7 @@
 //! Creation, half-close and end of links.
 
 use super::entry::{Link, PeerEntry};
-use super::members::Member;
+use super::member::Member;
 use super::{Caller, EventSink, MAX_RECEIVED_JOINS, Room};
 use crate::protocol::model::{Event, LinkId, PeerId, RejoinPolicy, Side};
 

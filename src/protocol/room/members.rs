@@ -1,31 +1,13 @@
 //! The members of a room, and the choice of one for a joiner.
 
 use std::collections::{BTreeSet, HashSet};
-use std::num::NonZeroU64;
 use std::ops::Bound;
 
 use smallvec::SmallVec;
 
+use super::member::{ArrivalSeq, Identity, Member};
 use super::tried::{SearchPosition, TriedMembers};
-use crate::protocol::model::{NetId, PeerId};
-
-/// The identity by which joiners remember a member. A net id outlives the connection of its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Identity {
-    NetId(NetId),
-    Connection(PeerId),
-}
-
-/// Arrival sequence number of a member. Not zero, so that an optional one needs no extra space.
-pub(super) type ArrivalSeq = NonZeroU64;
-
-/// A member of the room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) place: ArrivalSeq,
-    pub(super) peer: PeerId,
-    pub(super) identity: Identity,
-}
+use crate::protocol::model::PeerId;
 
 /// The members of a room in order of arrival.
 #[derive(Debug, Default)]

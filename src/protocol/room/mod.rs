@@ -7,6 +7,7 @@ mod claimed_ids;
 mod entry;
 mod limits;
 mod links;
+mod member;
 mod members;
 mod relay;
 mod small_map;
@@ -21,7 +22,8 @@ use crate::protocol::model::{
 use claimed_ids::ClaimedIds;
 use entry::{AdmittedBy, Link, PeerEntry};
 pub(crate) use limits::RoomLimits;
-use members::{Identity, Members};
+use member::Identity;
+use members::Members;
 use small_map::SmallMap;
 
 /// Number of joins whose members a joiner still receives from, the latest included. sigver 5 has no limit.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::members::{ArrivalSeq, Identity};
+use super::member::{ArrivalSeq, Identity};
 
 /// The members that a joiner has tried. Most joiners try one, which is stored in place.
 #[derive(Debug, Default)]

@@ -19,7 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::receive_charge::ReceiveCharge;
 use super::signaller_admission::match_path;
-use super::{Routes, SseRoute, UpgradeTarget, upgrade};
+use super::sse::SseRoute;
+use super::{Routes, UpgradeTarget, upgrade};
 use crate::server::memory::BudgetExhausted;
 use crate::server::scratch;
 use crate::server::telemetry::{LimitKind, Telemetry};

@@ -6,11 +6,10 @@
 //! one process.
 
 use std::fmt;
-use std::task::Waker;
 use std::time::Duration;
 
 use super::Outbox;
-use crate::protocol::model::{Command, Event, LinkId, Reason, RoomKey, RoomRole};
+use crate::protocol::model::{Command, LinkId, Reason, RoomKey, RoomRole};
 
 /// Longest time that a connection waits for a room: longer than the lease of a node that died, so that its
 /// rooms are usable again before.

@@ -1,6 +1,7 @@
 //! The queue between the rooms and one connection. It is bounded in bytes, and pushing to it never waits.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use super::json_text::{MAX_DEPTH, to_js_string};
+use super::json_text::{JsonSyntaxError, MAX_DEPTH, to_js_string};
 use crate::protocol::dialect::Release;
 use crate::protocol::dialect::key_limit::{KEY_EMPTY, KEY_TOO_LONG};
 use crate::protocol::dialect::release::JsonErrorTexts;
@@ -46,6 +46,15 @@ pub(in crate::protocol::dialect) enum JsonError<'a> {
     Unresponsive,
     /// A joiner that could not join through the client took its place.
     Replaced,
+}
+
+impl From<JsonSyntaxError> for JsonError<'_> {
+    fn from(error: JsonSyntaxError) -> Self {
+        match error {
+            JsonSyntaxError::NotJson => JsonError::NotJson,
+            JsonSyntaxError::TooDeep => JsonError::TooDeep,
+        }
+    }
 }
 
 impl<'a> JsonError<'a> {

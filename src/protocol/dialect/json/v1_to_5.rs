@@ -45,7 +45,7 @@ impl V1To5Codec {
                 self.refuse(error, out)
             }
             Ok(JsonValue::Other(_)) => self.refuse(JsonError::NotJson, out),
-            Err(error) => self.refuse(error, out),
+            Err(error) => self.refuse(error.into(), out),
         }
     }
 

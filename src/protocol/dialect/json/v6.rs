@@ -42,7 +42,7 @@ impl V6Codec {
             Ok(JsonValue::Object(object)) => self.object(&object, out),
             Ok(JsonValue::Other(value)) if value != "null" => refuse(JsonError::Unknown(""), out),
             Ok(JsonValue::Other(_)) => refuse(JsonError::NotJson, out),
-            Err(error) => refuse(error, out),
+            Err(error) => refuse(error.into(), out),
         }
     }
 

@@ -5,7 +5,7 @@
 use bytes::{Buf as _, Bytes};
 use prost::encoding::encoded_len_varint;
 
-use super::layout::ContentLayout;
+use crate::protocol::dialect::ContentLayout;
 use crate::protocol::frame::{FramePrefix, Message, Outgoing};
 
 /// Longest prefix of the data, in bytes: three tags with a number each, and one with a length.

@@ -2,23 +2,11 @@
 //! with.
 
 use prost::encoding::decode_varint;
-use strum::VariantArray;
+use strum::VariantArray as _;
 
 use super::protobufjs_errors::Kind::{Delimited, Message, Number, Numbers};
 use super::protobufjs_errors::Schema;
-
-/// Layout of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum ContentLayout {
-    /// sigver 15.0.
-    V15_0,
-    /// sigver 15.1 to 18.
-    V15_1,
-    /// sigver 19.
-    V19,
-    /// sigver 20.
-    V20,
-}
+use crate::protocol::dialect::ContentLayout;
 
 /// Facts about a content layout.
 pub(super) struct LayoutFacts {

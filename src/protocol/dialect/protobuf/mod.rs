@@ -8,11 +8,10 @@ mod v1;
 mod v2;
 mod wire;
 
-pub use layout::{ContentLayout, detect_v1_layout, detect_v2_layout};
+pub use layout::{detect_v1_layout, detect_v2_layout};
 pub(super) use protobufjs_errors::TOO_DEEP as GROUPS_TOO_DEEP;
 pub(super) use v1::V1;
 pub(super) use v2::V2;
-pub(super) use wire::V1Schema;
 
 use bytes::Bytes;
 

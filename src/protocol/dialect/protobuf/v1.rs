@@ -7,11 +7,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::PROBE;
-use super::layout::{ContentLayout, detect_v1_layout};
-use super::wire::{self, V1Body, V1Message, V1Schema, encode_v1_content};
+use super::layout::detect_v1_layout;
+use super::wire::{self, V1Body, V1Message, encode_v1_content};
 use crate::protocol::dialect::keepalive::{Keepalive, KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::release::V1Facts;
-use crate::protocol::dialect::{OutputSink, Release, ReleaseSet, close_frame_for};
+use crate::protocol::dialect::release::{V1Facts, V1Schema};
+use crate::protocol::dialect::{ContentLayout, OutputSink, Release, ReleaseSet, close_frame_for};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Payload, Reason, Recipient, RejoinPolicy,

@@ -6,10 +6,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::content_fast::DataContent;
-use super::layout::{ContentLayout, detect_v2_layout};
+use super::layout::detect_v2_layout;
 use super::wire::{self, V2Message};
 use crate::protocol::dialect::keepalive::{KeepaliveDue, KeepaliveTimer};
-use crate::protocol::dialect::{Dialect, Family, OutputSink, Release, ReleaseSet, close_frame_for};
+use crate::protocol::dialect::{
+    ContentLayout, Dialect, Family, OutputSink, Release, ReleaseSet, close_frame_for,
+};
 use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::{
     Command, Connect, Event, LinkId, LinkMessage, NetId, Payload, Reason, Recipient, RoomKey, SenderTag, Side,

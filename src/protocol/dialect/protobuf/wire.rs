@@ -7,8 +7,10 @@ use bytes::Bytes;
 use prost::encoding::decode_varint;
 
 use super::content_fast::{self, DataContent};
-use super::layout::{Addressing, ContentLayout, Field, take_delimited};
+use super::layout::{Addressing, Field, take_delimited};
 use super::protobufjs_errors::decode_error_text;
+use crate::protocol::dialect::ContentLayout;
+use crate::protocol::dialect::release::V1Schema;
 use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::Side;
 
@@ -75,16 +77,6 @@ pub(super) const V2_HEARTBEAT: Bytes = Bytes::from_static(&[0x08, 0x01]);
 pub(super) const CONNECTED: Bytes = Bytes::from_static(&[0x20, 0x01]);
 /// `connected: false`.
 pub(super) const NOT_CONNECTED: Bytes = Bytes::from_static(&[0x20, 0x00]);
-
-/// Schema of the messages of sigver 15 to 18.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol::dialect) enum V1Schema {
-    V15_0_0,
-    V15,
-    V15_1,
-    V16,
-    V18,
-}
 
 impl V1Schema {
     /// Returns the layout of the contents.

@@ -2,11 +2,8 @@
 
 use strum::{EnumCount, EnumString, FromRepr, IntoStaticStr, VariantArray};
 
-use super::facts::DialectFacts;
+use super::facts::{ContentLayout, DialectDoc, DialectFacts, SdpEncoding};
 use super::{Family, PeerProtocol, Release};
-use crate::protocol::dialect::docs_table::DialectDoc;
-use crate::protocol::dialect::protobuf::ContentLayout;
-use crate::protocol::dialect::webrtc::SdpEncoding;
 
 /// Protocol by which a client is recognised. Several releases may share it, with differences that no client
 /// shows.

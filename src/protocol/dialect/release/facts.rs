@@ -1,12 +1,10 @@
 //! The facts about dialects and releases: the types of the rows in `dialect_rows.rs` and `release_rows.rs`.
 //! Facts are measured on the Node.js servers.
 
+use strum::VariantArray;
+
 use super::{Dialect, Family, PeerProtocol, Release};
-use crate::protocol::dialect::close_frame::CloseFrames;
-use crate::protocol::dialect::docs_table::DialectDoc;
 use crate::protocol::dialect::keepalive::Keepalive;
-use crate::protocol::dialect::protobuf::{ContentLayout, V1Schema};
-use crate::protocol::dialect::webrtc::SdpEncoding;
 use crate::protocol::model::MemberChoice;
 
 /// Facts that all releases of a dialect share.
@@ -26,6 +24,44 @@ pub(in crate::protocol::dialect) struct DialectFacts {
     /// dialects without a published client last.
     pub(in crate::protocol::dialect) priority: u8,
     pub(in crate::protocol::dialect) docs: DialectDoc,
+}
+
+/// Facts about a dialect that only the documentation has.
+#[derive(Clone, Copy)]
+pub(in crate::protocol::dialect) struct DialectDoc {
+    /// First message of a client that joins a room.
+    pub(in crate::protocol::dialect) first_message: &'static str,
+    /// Ways in which each side notices that the other is disconnected.
+    pub(in crate::protocol::dialect) keepalive: &'static str,
+    /// Published netflux clients that speak it (measured in a browser, but for those in brackets).
+    pub(in crate::protocol::dialect) clients: &'static str,
+}
+
+/// Encoding of session descriptions and candidates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum SdpEncoding {
+    /// `{"offer":{"type":"offer","sdp":S}}`: sigver 1 to 14. There is no end of candidates.
+    Json,
+    /// `webRTCBuilder` of netflux 1.1; an empty candidate is the end of candidates: sigver 15.
+    Builder,
+    /// `webRTCBuilder` of netflux 2 and 3, where the end of the link is the end of candidates: sigver 16 to
+    /// 18.
+    BuilderWithEnd,
+    /// Services of netflux 4: sigver 19 and 20.
+    Services,
+}
+
+/// Layout of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+pub enum ContentLayout {
+    /// sigver 15.0.
+    V15_0,
+    /// sigver 15.1 to 18.
+    V15_1,
+    /// sigver 19.
+    V19,
+    /// sigver 20.
+    V20,
 }
 
 /// Facts about a release.
@@ -149,6 +185,16 @@ pub(in crate::protocol::dialect) struct V1Facts {
     pub(in crate::protocol::dialect) error_closes_both: bool,
 }
 
+/// Schema of the messages of sigver 15 to 18.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum V1Schema {
+    V15_0_0,
+    V15,
+    V15_1,
+    V16,
+    V18,
+}
+
 /// Facts about a release of sigver 19 or newer.
 pub(in crate::protocol::dialect) struct V2Facts {
     pub(in crate::protocol::dialect) close: CloseFrames,
@@ -157,4 +203,32 @@ pub(in crate::protocol::dialect) struct V2Facts {
     /// A client that connects again is answered before its old links end: its library closes later than it
     /// answers.
     pub(in crate::protocol::dialect) admit_before_unlink: bool,
+}
+
+/// Close codes and texts of a protobuf release.
+pub(in crate::protocol::dialect) struct CloseFrames {
+    /// Code, and name before the text, of an error in the key.
+    pub(in crate::protocol::dialect) key: (u16, &'static str),
+    /// Code of a frame that cannot be decoded, whose text is that of protobufjs; `None` for a close frame
+    /// without code.
+    pub(in crate::protocol::dialect) decode_error: Option<u16>,
+    pub(in crate::protocol::dialect) empty_content: EmptyContentClose,
+    /// Text frame.
+    pub(in crate::protocol::dialect) wrong_frame_kind: (u16, &'static str),
+    /// Message that has no meaning, and any other error.
+    pub(in crate::protocol::dialect) unknown_message: (u16, &'static str),
+    /// Missing pongs or heartbeats.
+    pub(in crate::protocol::dialect) unresponsive: (u16, &'static str),
+    /// Member that lost its place to a joiner that could not join through it.
+    pub(in crate::protocol::dialect) replaced: (u16, &'static str),
+}
+
+/// Close frame for a content without data.
+pub(in crate::protocol::dialect) enum EmptyContentClose {
+    /// A close frame without code.
+    NoCode,
+    /// The close frame for an unknown message.
+    UnknownMessage,
+    /// A text with the sender of the content.
+    Text { code: u16, name: &'static str, member: &'static str },
 }

@@ -13,13 +13,16 @@ use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
 pub use dialect_rows::Dialect;
+pub use facts::ContentLayout;
+pub(super) use facts::{
+    CloseFrames, DialectDoc, EmptyContentClose, FamilyFacts, JoinerId, JsonErrorTexts, SdpEncoding,
+    UnknownJoiner, V1Facts, V1Schema, V2Facts,
+};
 pub(crate) use facts::{Confirmation, JsonCodec, JsonFacts};
-pub(super) use facts::{FamilyFacts, JoinerId, JsonErrorTexts, UnknownJoiner, V1Facts, V2Facts};
 pub use release_rows::Release;
 pub use set::ReleaseSet;
 
 use super::keepalive::Keepalive;
-use super::protobuf::{ContentLayout, V1Schema};
 use crate::protocol::model::SenderTag;
 
 /// Group of clients whose peer-to-peer layers, above the data channel, understand one another (measured in a

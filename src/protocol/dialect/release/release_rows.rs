@@ -6,12 +6,10 @@ use strum::{EnumCount, FromRepr, VariantArray};
 
 use super::Dialect;
 use super::facts::{
-    Confirmation, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts, JsonFacts, ReleaseFacts, UnknownJoiner,
-    V1Facts, V2Facts,
+    CloseFrames, Confirmation, EmptyContentClose, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts,
+    JsonFacts, ReleaseFacts, UnknownJoiner, V1Facts, V1Schema, V2Facts,
 };
-use crate::protocol::dialect::close_frame::{CloseFrames, EmptyContentClose};
 use crate::protocol::dialect::keepalive::{HEARTBEAT_INTERVAL, Keepalive};
-use crate::protocol::dialect::protobuf::V1Schema;
 use crate::protocol::model::MemberChoice;
 
 /// Group of versions that no message distinguishes, named after the newest of them.

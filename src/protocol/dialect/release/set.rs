@@ -4,8 +4,7 @@ use std::fmt;
 
 use strum::EnumCount as _;
 
-use super::{Dialect, Family, PeerProtocol, Release};
-use crate::protocol::dialect::protobuf::ContentLayout;
+use super::{ContentLayout, Dialect, Family, PeerProtocol, Release};
 
 /// Set of releases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

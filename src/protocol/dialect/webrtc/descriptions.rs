@@ -2,7 +2,8 @@
 
 use strum::VariantArray as _;
 
-use super::{SdpEncoding, Transcoded, WebRtcSignal, json, translate};
+use super::{Transcoded, WebRtcSignal, json, translate};
+use crate::protocol::dialect::release::SdpEncoding;
 use crate::protocol::dialect::{Dialect, PeerProtocol};
 use crate::protocol::model::{Command, LinkId, LinkMessage, Payload, SenderTag};
 

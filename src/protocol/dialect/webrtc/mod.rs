@@ -11,22 +11,9 @@ mod descriptions;
 mod json;
 mod services;
 
+use crate::protocol::dialect::release::SdpEncoding;
 use crate::protocol::model::{LinkId, LinkMessage, Payload};
 pub use descriptions::{ReceivedSignal, SessionDescription, receive_signal};
-
-/// Encoding of session descriptions and candidates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SdpEncoding {
-    /// `{"offer":{"type":"offer","sdp":S}}`: sigver 1 to 14. There is no end of candidates.
-    Json,
-    /// `webRTCBuilder` of netflux 1.1; an empty candidate is the end of candidates: sigver 15.
-    Builder,
-    /// `webRTCBuilder` of netflux 2 and 3, where the end of the link is the end of candidates: sigver 16 to
-    /// 18.
-    BuilderWithEnd,
-    /// Services of netflux 4: sigver 19 and 20.
-    Services,
-}
 
 /// Signal, whatever its encoding.
 #[derive(Clone, Debug, PartialEq)]

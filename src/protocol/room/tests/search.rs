@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::members::{ArrivalSeq, Identity, Member, Members};
+use super::super::member::{ArrivalSeq, Identity, Member};
+use super::super::members::Members;
 use super::super::tried::TriedMembers;
 use super::*;
 

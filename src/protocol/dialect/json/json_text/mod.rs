@@ -16,8 +16,7 @@ use smallvec::SmallVec;
 
 use self::reader::{Reader, unescaped_prefix_len};
 use self::value::JsValue;
-pub(in crate::protocol::dialect) use self::value::{MAX_DEPTH, unescape};
-use super::JsonError;
+pub(in crate::protocol::dialect) use self::value::{JsonSyntaxError, MAX_DEPTH, unescape};
 use crate::protocol::model::should_share_buffer;
 
 /// A JSON value as `JSON.stringify` text.
@@ -34,7 +33,7 @@ impl JsonValue {
     ///
     /// # Errors
     /// The text is not JSON, or is nested too deep.
-    pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Result<Self, JsonError<'static>> {
+    pub(in crate::protocol::dialect) fn parse(text: ByteString) -> Result<Self, JsonSyntaxError> {
         if let Some(members) = Reader::read(&text) {
             return Ok(match text.starts_with('{') {
                 true => JsonValue::Object(JsonObject { text, members }),

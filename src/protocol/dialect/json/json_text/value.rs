@@ -9,11 +9,19 @@ use indexmap::IndexMap;
 
 use super::reader::unescaped_prefix_len;
 use super::write_char;
-use crate::protocol::dialect::json::JsonError;
 
 /// Deepest nesting of objects and lists. JavaScript follows some thousand levels; messages of clients are 4
 /// deep.
 pub(in crate::protocol::dialect) const MAX_DEPTH: usize = 512;
+
+/// Error of a text that is no JSON value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol::dialect) enum JsonSyntaxError {
+    /// The text is not JSON.
+    NotJson,
+    /// The value is nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+}
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,12 +38,12 @@ pub(super) enum JsValue {
 
 impl JsValue {
     /// Parses a text.
-    pub(super) fn parse(text: &str) -> Result<JsValue, JsonError<'static>> {
+    pub(super) fn parse(text: &str) -> Result<JsValue, JsonSyntaxError> {
         let mut parser = Parser { rest: text };
         parser.skip_space();
         let value = parser.value(0)?;
         parser.skip_space();
-        if parser.rest.is_empty() { Ok(value) } else { Err(JsonError::NotJson) }
+        if parser.rest.is_empty() { Ok(value) } else { Err(JsonSyntaxError::NotJson) }
     }
 
     /// Appends the value as `JSON.stringify` writes it.
@@ -202,25 +210,25 @@ impl<'a> Parser<'a> {
         behind.is_some()
     }
 
-    fn expect(&mut self, text: &str) -> Result<(), JsonError<'static>> {
-        if self.consume(text) { Ok(()) } else { Err(JsonError::NotJson) }
+    fn expect(&mut self, text: &str) -> Result<(), JsonSyntaxError> {
+        if self.consume(text) { Ok(()) } else { Err(JsonSyntaxError::NotJson) }
     }
 
-    fn value(&mut self, depth: usize) -> Result<JsValue, JsonError<'static>> {
+    fn value(&mut self, depth: usize) -> Result<JsValue, JsonSyntaxError> {
         let literal = |value| move |()| value;
         match self.rest.as_bytes().first().copied().unwrap_or_default() {
             b'"' => self.string().map(JsValue::String),
-            b'{' | b'[' if depth == MAX_DEPTH => Err(JsonError::TooDeep),
+            b'{' | b'[' if depth == MAX_DEPTH => Err(JsonSyntaxError::TooDeep),
             b'{' => self.object(depth.saturating_add(1)),
             b'[' => self.list(depth.saturating_add(1)),
             b't' => self.expect("true").map(literal(JsValue::Bool(true))),
             b'f' => self.expect("false").map(literal(JsValue::Bool(false))),
             b'n' => self.expect("null").map(literal(JsValue::Null)),
-            _ => self.number().ok_or(JsonError::NotJson),
+            _ => self.number().ok_or(JsonSyntaxError::NotJson),
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<JsValue, JsonError<'static>> {
+    fn object(&mut self, depth: usize) -> Result<JsValue, JsonSyntaxError> {
         let mut members = IndexMap::new();
         let mut has_index = false;
         self.expect("{")?;
@@ -249,7 +257,7 @@ impl<'a> Parser<'a> {
         Ok(JsValue::Object(members))
     }
 
-    fn list(&mut self, depth: usize) -> Result<JsValue, JsonError<'static>> {
+    fn list(&mut self, depth: usize) -> Result<JsValue, JsonSyntaxError> {
         let mut items = Vec::new();
         self.expect("[")?;
         self.skip_space();
@@ -295,19 +303,19 @@ impl<'a> Parser<'a> {
     }
 
     /// A string. Returns the text between its quotes as `JSON.stringify` writes it.
-    fn string(&mut self) -> Result<String, JsonError<'static>> {
+    fn string(&mut self) -> Result<String, JsonSyntaxError> {
         self.expect("\"")?;
         let mut text = String::new();
         loop {
             let length = unescaped_prefix_len(self.rest.as_bytes());
-            let (copied, special) = self.rest.split_at_checked(length).ok_or(JsonError::NotJson)?;
+            let (copied, special) = self.rest.split_at_checked(length).ok_or(JsonSyntaxError::NotJson)?;
             text.push_str(copied);
             self.rest = special;
             if self.consume("\"") {
                 return Ok(text);
             }
             self.expect("\\")?;
-            let (unit, behind) = escape(self.rest).ok_or(JsonError::NotJson)?;
+            let (unit, behind) = escape(self.rest).ok_or(JsonSyntaxError::NotJson)?;
             match unit {
                 CodeUnit::Character(character) => write_char(&mut text, character),
                 CodeUnit::Surrogate(half) => {
@@ -354,9 +362,9 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(again(&nested(MAX_DEPTH)), Some(nested(MAX_DEPTH)));
         for text in [nested(MAX_DEPTH + 1), "[".repeat(1_000_000), "{\"a\":".repeat(MAX_DEPTH + 1)] {
-            assert!(matches!(JsValue::parse(&text), Err(JsonError::TooDeep)));
+            assert!(matches!(JsValue::parse(&text), Err(JsonSyntaxError::TooDeep)));
         }
-        assert!(matches!(JsValue::parse(&"[".repeat(MAX_DEPTH)), Err(JsonError::NotJson)));
+        assert!(matches!(JsValue::parse(&"[".repeat(MAX_DEPTH)), Err(JsonSyntaxError::NotJson)));
     }
 
     #[test]

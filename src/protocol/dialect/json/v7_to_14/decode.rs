@@ -57,7 +57,7 @@ impl V7To14Codec {
         let object = match json.map_or_else(|| JsonValue::parse(text.clone()), Ok) {
             Ok(JsonValue::Object(object)) => object,
             Ok(JsonValue::Other(value)) => return self.no_object(&value, &text, out),
-            Err(error) => return self.refuse(error, out),
+            Err(error) => return self.refuse(error.into(), out),
         };
         match self.recognize(&object) {
             ClientMessage::Open { key } => {

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::AbortHandle;
 
 use super::address_table::{AddressLimits, AddressTable, ClientNetwork};
+use super::client_endpoint::ClientEndpoint;
 use super::clock;
-use super::conn::ClientEndpoint;
 use super::fd_limit;
 use super::memory::{CONNECTION, EVENT_STREAM, MemoryBudget};
 use super::telemetry::{LimitKind, Telemetry};

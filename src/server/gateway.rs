@@ -13,29 +13,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use thiserror::Error;
 
 use super::admin::http::AdminListener;
 use super::admin::unix::AdminSocket;
 use super::admin::{StatusQuery, StatusService};
-use super::auth::{AuthError, Authenticator, Verifier};
-use super::bridge::{BridgeService, BridgeStartError};
+use super::auth::{Authenticator, Verifier};
+use super::bridge::BridgeService;
 #[cfg(feature = "cluster")]
 use super::cluster::{ClusterNode, NodeSettings};
 use super::conn::Shared;
 use super::effective_limits::EffectiveLimits;
 use super::fd_limit;
 use super::http::{AccessControl, Routes, SseService};
-use super::listener::ListenError;
 use super::listening::{ListeningSocket, LocalAddress};
-use super::reload::{self, ReloadRequests, ReloadableTime, ReloadableTimes, Reloader};
+use super::reload::{self, ReloadRequests, ReloadableTimes, Reloader};
+use super::reloadable::ReloadableTime;
 use super::signaller::Signaller;
-use super::telemetry::{LogCounts, Report};
-use super::tls::{ReloadableTls, TlsError};
-use super::unix_socket::UnixSocketError;
-use crate::config::{Config, ConfigError, EnabledTransports};
 #[cfg(feature = "cluster")]
-pub use cluster::ClusterError;
+use super::start_error::ClusterError;
+use super::start_error::StartError;
+use super::telemetry::{LogCounts, Report};
+use super::tls::ReloadableTls;
+use super::unix_socket::UnixSocketError;
+use crate::config::{Config, EnabledTransports};
 use frontend::Frontend;
 pub use frontend::StreamAcceptor;
 
@@ -57,34 +57,6 @@ pub struct Gateway {
     admin_socket: Result<Option<AdminSocket>, UnixSocketError>,
     admin: Option<AdminListener>,
     bridge: Option<BridgeService>,
-}
-
-/// Failure to start a gateway, in one line.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The settings contradict each other.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The files for TLS are missing or invalid.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Tokens cannot be checked.
-    #[error(transparent)]
-    Auth(#[from] AuthError),
-    /// There can be no bridge.
-    #[error(transparent)]
-    Bridge(#[from] BridgeStartError),
-    /// The gateway cannot be a node of a cluster.
-    #[cfg(feature = "cluster")]
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    /// The address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The system does not return the address of the listening socket.
-    #[error("cannot get the address of the listening socket: {0}")]
-    LocalAddress(#[source] io::Error),
 }
 
 impl Gateway {

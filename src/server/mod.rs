@@ -5,6 +5,7 @@ pub mod admin;
 pub mod admission;
 mod auth;
 mod bridge;
+mod client_endpoint;
 mod clock;
 #[cfg(feature = "cluster")]
 pub mod cluster;
@@ -23,25 +24,31 @@ mod readiness;
 mod refusals;
 pub mod regular_file;
 mod reload;
+mod reloadable;
 mod scratch;
 mod sharded;
 pub(crate) mod signaller;
+mod start_error;
 pub mod telemetry;
 pub(crate) mod tls;
 pub mod transport;
 mod turn;
 mod unix_socket;
 mod write_timeout;
+mod ws_buffers;
 
 pub use auth::{AuthError, AuthFileError};
-pub use bridge::{BridgeReport, BridgeStartError};
+pub use bridge::BridgeStartError;
+pub use client_endpoint::ClientEndpoint;
 pub use effective_limits::EffectiveLimits;
-#[cfg(feature = "cluster")]
-pub use gateway::ClusterError;
-pub use gateway::{Gateway, StartError, StreamAcceptor};
+pub use gateway::{Gateway, StreamAcceptor};
 pub use listener::{ListenError, USER_TIMEOUT};
 pub use listening::LocalAddress;
 pub use refusals::RefusalCause;
 pub use reload::{ReloadError, ReloadReport, ReloadRequest, ReloadRequests, Reloader};
+#[cfg(feature = "cluster")]
+pub use start_error::ClusterError;
+pub use start_error::StartError;
+pub use telemetry::BridgeReport;
 pub use tls::{ContentError, FileRole, TlsError};
 pub use unix_socket::UnixSocketError;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use strum::VariantArray;
 
+use super::client_endpoint::ClientEndpoint;
 use super::clock;
-use super::conn::ClientEndpoint;
 use super::log_limit::LogLimit;
-use super::reload::ReloadableLogIp;
+use super::reloadable::ReloadableLogIp;
 
 /// Cause of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]

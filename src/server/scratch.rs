@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
-use super::transport::ws::BufferPool;
+use super::ws_buffers::BufferPool;
 use crate::protocol::model::Event;
 
 /// The shared state of one thread.

@@ -5,8 +5,6 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::Context;
 
-use super::transport::Incoming;
-
 /// Cost of one turn, in bytes.
 const TURN: usize = 64 * 1024;
 
@@ -26,16 +24,6 @@ impl Default for Turn {
 }
 
 impl Turn {
-    /// Counts what was received.
-    pub(crate) fn spend_on(&mut self, incoming: &Incoming) {
-        match incoming {
-            Incoming::Message(message) => self.spend(1, message.len()),
-            // One read was made for it, of any length.
-            Incoming::Partial => self.left = 0,
-            _ => self.spend(1, 0),
-        }
-    }
-
     /// Counts frames or events of `bytes` in all.
     pub(crate) fn spend(&mut self, frames: usize, bytes: usize) {
         let cost = frames.saturating_mul(FRAME).saturating_add(bytes);

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use sigver::config::Config;
 use sigver::config::DEFAULT_MAX_MESSAGE;
 use sigver::protocol::dialect::{Dialect, Family, UpgradeRequest};
-use sigver::server::conn::{ClientEndpoint, Shared, run};
+use sigver::server::ClientEndpoint;
+use sigver::server::conn::{Shared, run};
 use sigver::server::transport::ws::Socket;
 use sigver::tools::bench::frame;
 use sigver::tools::client::dialects::{

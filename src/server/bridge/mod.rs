@@ -21,10 +21,10 @@ use tokio::sync::Notify;
 use super::conn::{Shared, Shutdown};
 use super::hub::Hub;
 use super::listener::AcceptFailures;
+use super::telemetry::BridgeReport;
 use super::unix_socket::{UnixSocket, UnixSocketError};
 use crate::config::redact::displayed_path;
 use crate::config::{AdminSocketPath, Config};
-use crate::protocol::mesh::BridgeFigures;
 pub(in crate::server) use link::BridgeLink;
 use process::BridgeProcess;
 
@@ -59,28 +59,6 @@ pub(super) struct BridgeService {
     link: Arc<BridgeLink>,
     hub: Arc<Hub>,
     shutdown: Arc<Shutdown>,
-}
-
-/// The bridge in reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct BridgeReport {
-    /// True if a bridge is connected.
-    pub connected: bool,
-    /// Connections of a bridge since the start.
-    pub connections: u64,
-    /// Keys that the bridge knows of.
-    pub keys: u64,
-    /// Members in the rooms of these keys.
-    pub members: u64,
-    /// Negotiations that the bridge began, since the start.
-    pub calls: u64,
-    /// Negotiations of joiners without a member of their generation, since the start.
-    pub callers: u64,
-    /// Negotiations that ended before both sides had sent their session descriptions, since the start.
-    pub failed_calls: u64,
-    /// Figures of the process, since it started.
-    pub process: BridgeFigures,
 }
 
 impl BridgeLink {

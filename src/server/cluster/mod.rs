@@ -31,6 +31,5 @@ pub use link::{LinkObserver, Links, OutgoingCall};
 pub use name_hash::{NameHash, NameHasher};
 pub use node::{ClusterNode, NodeReport, NodeSettings};
 pub use questions::{AcceptedCall, Answer, CallStream, NodeServices, Question, StreamName};
-pub(in crate::server) use status::NodeFault;
 pub use tls::{KnownNodes, NodePublicKey};
 pub use wire::Call;

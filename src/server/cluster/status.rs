@@ -8,7 +8,7 @@ use super::node::ClusterNode;
 use super::node_clock::now;
 use crate::config::EngineLoss;
 use crate::protocol::cluster::{ClaimResult, Generation, LossCause, Millis};
-use crate::server::readiness::{NotReady, Ready};
+use crate::server::readiness::{NodeFault, NotReady, Ready};
 use crate::server::telemetry::{ClaimCounts, ClusterReport, ClusterTimes, LostRoomCounts, OtherNodeReport};
 
 /// Time for which the engine may be away without a consequence: a restart or a failover of it.
@@ -17,60 +17,6 @@ const LOSS_TIMEOUT: Millis = 8_000;
 const LOST_PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of ticks over which rooms are closed when the engine is lost.
 const CLOSE_TICKS: usize = 30;
-
-/// Fault of a node, with what to do.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::server) enum NodeFault {
-    /// Another node has its address.
-    #[error("another node has the address of this one ({engine_fault})")]
-    Replaced {
-        /// Last failure of the engine.
-        engine_fault: String,
-    },
-    /// Another node runs that does not know this one.
-    #[error(
-        "no room can be opened here, as {node} runs and does not know this node: it does not reach Redis at {url}, \
-         as this one does. Let it reach that, or stop it"
-    )]
-    Unaware {
-        /// Name and address of the other node.
-        node: String,
-        /// The engine, without its password.
-        url: String,
-    },
-    /// Another node runs with which this one has no version of the messages in common.
-    #[error(
-        "no room can be opened here, as {node} runs and works with other versions of sigver than this one: \
-         {link_fault}. Stop one of the two"
-    )]
-    OtherVersions {
-        /// Name and address of the other node.
-        node: String,
-        /// The versions of both.
-        link_fault: String,
-    },
-    /// The engine does not answer.
-    #[error("Redis does not answer: {consequence} ({url}: {engine_fault})")]
-    EngineLost {
-        /// True if the node takes connections nevertheless.
-        takes_clients: bool,
-        /// Consequence for rooms.
-        consequence: &'static str,
-        /// The engine, without its password.
-        url: String,
-        /// Last failure of the engine.
-        engine_fault: String,
-    },
-}
-
-impl NodeFault {
-    fn takes_clients(&self) -> bool {
-        match self {
-            NodeFault::EngineLost { takes_clients, .. } => *takes_clients,
-            NodeFault::Replaced { .. } | NodeFault::Unaware { .. } | NodeFault::OtherVersions { .. } => false,
-        }
-    }
-}
 
 /// Counts of a node.
 #[derive(Debug, Default)]

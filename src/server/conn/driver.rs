@@ -205,7 +205,7 @@ impl<T: Transport, G> Driver<T, G> {
             match &wake {
                 Wake::Events => turn.spend(events.len(), 0),
                 Wake::Incoming(incoming) => {
-                    turn.spend_on(incoming);
+                    incoming.spend(&mut turn);
                     completed |= matches!(incoming, Incoming::Message(_));
                 }
                 Wake::SlowConsumer | Wake::Timer | Wake::IoError(_) => turn.spend(1, 0),

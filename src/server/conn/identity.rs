@@ -3,7 +3,6 @@
 //! Close reasons are not logged: those of the dialects name keys and repeat messages.
 
 use std::io;
-use std::net::IpAddr;
 
 use tracing::Span;
 
@@ -12,21 +11,9 @@ use crate::protocol::dialect::MessageLimit;
 use crate::protocol::frame::Close;
 use crate::protocol::model::{PeerId, Reason};
 use crate::server::auth::Grant;
+use crate::server::client_endpoint::ClientEndpoint;
 use crate::server::telemetry::LimitKind;
 use crate::server::transport::TransportKind;
-
-/// The client's end of a TCP connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientEndpoint {
-    /// The client's address, or that of the last proxy if it is not trusted or reports no other. `None` on a
-    /// Unix socket.
-    pub remote: Option<IpAddr>,
-    /// The connection is encrypted by this server.
-    pub tls: bool,
-    /// The connection is that of a trusted proxy, which may be for several clients: limits by address are for
-    /// requests, and not for the connection.
-    pub behind_proxy: bool,
-}
 
 /// A client that may connect.
 #[derive(Clone, Debug)]

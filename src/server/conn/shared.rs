@@ -19,7 +19,7 @@ use crate::server::hub::Hub;
 use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::readiness::{NotReady, Ready};
 use crate::server::refusals::Refusals;
-use crate::server::reload::ReloadableLogIp;
+use crate::server::reloadable::ReloadableLogIp;
 use crate::server::telemetry::{Activity, ClusterReport, LimitLine, Telemetry};
 
 /// State that all connections share.

@@ -20,6 +20,7 @@ use super::*;
 use crate::config::{Config, LogIp};
 use crate::protocol::dialect::UpgradeRequest;
 use crate::protocol::frame::{Close, Message, Outgoing};
+use crate::server::client_endpoint::ClientEndpoint;
 use crate::server::transport::{Incoming, Transport, TransportKind, TransportLoad};
 
 /// An input of a test.

@@ -2,76 +2,20 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use thiserror::Error;
 use tokio::net::UdpSocket;
 
 use super::frontend::Frontend;
-use crate::config::io_text::read_error_text;
 use crate::config::redact::displayed_path;
 use crate::config::{ClusterConfig, Config};
-use crate::server::cluster::{ClusterNode, EngineAddress, EngineError, NodeSettings};
+use crate::server::cluster::{ClusterNode, EngineAddress, NodeSettings};
 use crate::server::regular_file;
+use crate::server::start_error::ClusterError;
 
 /// Longest file with a password, in bytes.
 const MAX_PASSWORD_FILE: u64 = 64 * 1024;
-
-/// Failure to start a node of a cluster.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ClusterError {
-    /// The file with the password cannot be read.
-    #[error(
-        "cannot read the file of --cluster-password-file, {}: {}",
-        displayed_path(path),
-        read_error_text(source)
-    )]
-    PasswordFile {
-        /// Path of the file.
-        path: PathBuf,
-        /// Cause.
-        source: io::Error,
-    },
-    /// The URL of the engine cannot be used.
-    #[error("cannot use --cluster: {0}")]
-    Engine(#[from] EngineError),
-    /// The file with the password has none.
-    #[error("the first line of the file of --cluster-password-file, {path}, is empty: write the password there", path = displayed_path(.0))]
-    NoPassword(PathBuf),
-    /// The host of the engine has no address.
-    #[error("cannot find the address of '{host}' in --cluster ({source}): check that host")]
-    EngineHost {
-        /// The host.
-        host: String,
-        /// Cause.
-        source: io::Error,
-    },
-    /// There is no port for clients, after which that for nodes could be.
-    #[error("a server without a TCP port for clients needs '--node-port <number>' with '--cluster <url>'")]
-    NoPort,
-    /// The address of this machine is not known.
-    #[error("cannot find out where other nodes reach this one ({0}): add '--node-address <host>'")]
-    NoAddress(#[source] io::Error),
-    /// The port for nodes cannot be listened on.
-    #[error("cannot listen on {address} for other nodes: {}", listen_error_text(source))]
-    Listen {
-        /// Address and port.
-        address: SocketAddr,
-        /// Cause.
-        source: io::Error,
-    },
-}
-
-fn listen_error_text(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "the port is in use; choose another one with '--node-port <number>'".to_owned()
-        }
-        _ => read_error_text(error),
-    }
-}
 
 /// Returns the engine of the configuration; `None` if there is none.
 ///

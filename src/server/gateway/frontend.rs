@@ -16,14 +16,15 @@ use tracing::Instrument as _;
 
 use crate::config::{ProxyProtocol, TrustedProxies};
 use crate::server::admission::{ConnectionPermit, ConnectionRefusal};
+use crate::server::client_endpoint::ClientEndpoint;
 use crate::server::clock;
-use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared, connection_span};
+use crate::server::conn::{self, AdmittedClient, Shared, connection_span};
 use crate::server::http::{self, GrantedUpgrade, HEALTHCHECK_START, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
 use crate::server::proxy_protocol::{self, ReportedSource};
 use crate::server::refusals::RefusalCause;
-use crate::server::reload::ReloadableTime;
+use crate::server::reloadable::ReloadableTime;
 use crate::server::signaller::{PipeStop, PipeStream};
 use crate::server::telemetry::LimitKind;
 use crate::server::tls::{ChargedStream, CountedStream, ReloadableTls, handshake_failure};

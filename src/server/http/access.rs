@@ -18,7 +18,8 @@ use crate::protocol::signaller::handle::Endpoint;
 use crate::server::address_table::ClientNetwork;
 use crate::server::admission::{Admission, ConnectionPermit};
 use crate::server::auth::{AuthRefusal, Authenticator, Grant, RequestToken, take_token};
-use crate::server::conn::{ClientEndpoint, Shared};
+use crate::server::client_endpoint::ClientEndpoint;
+use crate::server::conn::Shared;
 use crate::server::refusals::RefusalCause;
 use crate::server::telemetry::LimitKind;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::body::ResponseBody;
@@ -15,7 +15,8 @@ use super::body::ResponseBody;
 use super::other_nodes;
 use super::receive_charge::REQUEST_WITH_BODY;
 use super::sse_registry::{Congested, SseRegistry, StreamId};
-use super::{StreamLifecycle, cors, upgrade};
+use super::upgrade::{self, LAST_EVENT_ID, is_of_page};
+use super::{StreamLifecycle, cors};
 use crate::config::EnabledTransports;
 use crate::protocol::detect::Policy;
 use crate::protocol::dialect::UpgradeRequest;
@@ -23,7 +24,8 @@ use crate::protocol::dialect::sse::{
     EventWriter, FINAL_EVENT_ID, SEND_ACK, SseRequest, SseSender, SseVariant, parse_post, parse_query,
 };
 use crate::protocol::frame::Message;
-use crate::server::conn::{self, AdmittedClient, ClientEndpoint, Shared};
+use crate::server::client_endpoint::ClientEndpoint;
+use crate::server::conn::{self, AdmittedClient, Shared};
 use crate::server::memory::{BudgetExhausted, MemoryCharge};
 use crate::server::telemetry::LimitKind;
 use crate::server::transport::sse_body::{EventStream, Posted, body_channel};
@@ -36,7 +38,6 @@ const MAX_ID: usize = 64;
 
 const NO_STREAM_ID: &str = "404 Not Found: the body has to be the id of an event stream, @ and a message\n";
 const STREAM_ENDED: &str = "410 Gone: the event stream has ended\n";
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The event streams of a server.
 #[derive(Debug)]
@@ -338,12 +339,6 @@ fn retry_later(status: StatusCode, headers: &HeaderMap) -> Response<ResponseBody
 
 fn not_found() -> Response<ResponseBody> {
     upgrade::plain(StatusCode::NOT_FOUND, upgrade::NOT_FOUND).map(ResponseBody::Full)
-}
-
-/// Returns true if the request is of a page or continues a stream, though its library may not send what
-/// it accepts. Health checkers send none of these headers.
-pub(super) fn is_of_page(headers: &HeaderMap) -> bool {
-    [header::ORIGIN, header::REFERER, LAST_EVENT_ID].iter().any(|name| headers.contains_key(name))
 }
 
 fn accepts_event_stream(headers: &HeaderMap) -> bool {

@@ -6,14 +6,20 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::sse::is_of_page;
 use crate::protocol::dialect::UpgradeRequest;
 
 const GREETING: &str = "sigver: a WebRTC signaling server; connect with a WebSocket\n";
 const UPGRADE_REQUIRED: &str = "426 Upgrade Required: on this path there are WebSockets only\n";
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub(super) const SHORT_OF_MEMORY: &str = "503 Service Unavailable: this server is short of memory\n";
 pub(super) const STOPPING: &str = "503 Service Unavailable: this server is stopping\n";
 pub(super) const NOT_FOUND: &str = "404 Not Found: connections are opened by GET\n";
+
+/// Returns true if the request is of a page or continues a stream, though its library may not send what
+/// it accepts. Health checkers send none of these headers.
+pub(super) fn is_of_page(headers: &HeaderMap) -> bool {
+    [header::ORIGIN, header::REFERER, LAST_EVENT_ID].iter().any(|name| headers.contains_key(name))
+}
 
 /// Returns the response to a request, and the request for a WebSocket that the response grants.
 pub(super) fn respond<B>(request: &Request<B>) -> (Response<Full<Bytes>>, Option<UpgradeRequest>) {

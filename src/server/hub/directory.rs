@@ -94,15 +94,3 @@ pub enum Hold {
     /// The message of the peer went to no receiver.
     NoReceiver,
 }
-
-/// The way of events to a peer whose connection is at another node. No method waits.
-pub trait RemoteReader: fmt::Debug + Send + Sync {
-    /// Sends an event. Returns the task to wake once no lock is held.
-    fn send(&self, event: &Event) -> Option<Waker>;
-    /// Returns true if peers that send to this one are to be held.
-    fn is_full(&self) -> bool;
-    /// Takes note that the hold on the peer may be over, or that its room may be known.
-    fn notify(&self);
-    /// Has the connection closed, as too much waits for it.
-    fn overflow(&self);
-}

@@ -25,9 +25,9 @@ use parking_lot::Mutex;
 pub(in crate::server) use bridged::RoomBridge;
 #[cfg(feature = "cluster")]
 pub(in crate::server) use directory::PLACE_TIMEOUT;
-pub use directory::{Directory, Hold, Location, RemoteReader, RemoteRoom};
+pub use directory::{Directory, Hold, Location, RemoteRoom};
 pub use membership::Membership;
-pub use outbox::{Outbox, Overflow};
+pub use outbox::{Outbox, Overflow, RemoteReader};
 
 use super::memory::MemoryBudget;
 use super::sharded::Sharded;

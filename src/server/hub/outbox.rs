@@ -9,10 +9,21 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::RemoteReader;
 use crate::protocol::model::{Event, Side};
 use crate::server::memory::{MemoryBudget, MemoryCharge};
 use crate::server::scratch;
+
+/// The way of events to a peer whose connection is at another node. No method waits.
+pub trait RemoteReader: fmt::Debug + Send + Sync {
+    /// Sends an event. Returns the task to wake once no lock is held.
+    fn send(&self, event: &Event) -> Option<Waker>;
+    /// Returns true if peers that send to this one are to be held.
+    fn is_full(&self) -> bool;
+    /// Takes note that the hold on the peer may be over, or that its room may be known.
+    fn notify(&self);
+    /// Has the connection closed, as too much waits for it.
+    fn overflow(&self);
+}
 
 /// The queue of events for one connection. Clones are the same queue.
 #[derive(Clone, Debug)]

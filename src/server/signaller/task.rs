@@ -130,7 +130,7 @@ async fn await_connector(
                 None => pipe.on_disconnect(PipeSide::Connector, Disconnect::Lost, &mut actions),
             },
             incoming = next => {
-                turn.spend_on(&incoming);
+                incoming.spend(&mut turn);
                 on_incoming(pipe, PipeSide::Listener, incoming, &mut actions);
             }
             () = sleep_until(pipe.deadline().into()) => {}
@@ -190,7 +190,7 @@ async fn run_pipe(
             biased;
             cause = &mut stop => on_stop(pipe, cause, &mut actions),
             (from, incoming) = poll_fn(|context| poll_sides(listener, connector, first, context)) => {
-                turn.spend_on(&incoming);
+                incoming.spend(&mut turn);
                 on_incoming(pipe, from, incoming, &mut actions);
             }
             () = sleep_until(pipe.deadline().into()) => {}

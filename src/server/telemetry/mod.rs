@@ -5,6 +5,7 @@
 //! [`render`] turns into a [`Format`].
 
 mod activity;
+mod bridge_report;
 mod callout_counts;
 mod cluster_report;
 mod counts;
@@ -24,6 +25,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 pub(crate) use activity::Activity;
+pub use bridge_report::BridgeReport;
 pub(crate) use callout_counts::CalloutCounts;
 pub use cluster_report::{
     ClaimCounts, ClusterReport, ClusterTimes, LinkCutCounts, LostRoomCounts, OtherNodeReport,

@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Serialize, Serializer};
 
 use super::{
-    ClusterReport, ConnectionCount, ConnectionInfo, EvidenceCount, LimitsReport, LogReport, Recognition,
-    Telemetry, UnixSeconds,
+    BridgeReport, ClusterReport, ConnectionCount, ConnectionInfo, EvidenceCount, LimitsReport, LogReport,
+    Recognition, Telemetry, UnixSeconds,
 };
 use crate::protocol::dialect::{Dialect, Evidence, Release, ReleaseSet};
-use crate::server::bridge::BridgeReport;
 use crate::server::refusals::RefusalCause;
 
 /// Version of the format of a [`Report`].

@@ -217,7 +217,6 @@ fn text_has_only_what_there_is() {
 #[test]
 fn text_of_a_bridge_with_large_figures_fits_a_terminal() {
     use crate::protocol::mesh::BridgeFigures;
-    use crate::server::bridge::BridgeReport;
     let many = u64::from(u32::MAX);
     let process =
         BridgeFigures { opened: many, channels: many, messages: many, cut: many, ..Default::default() };
@@ -247,7 +246,7 @@ fn json_has_the_documented_names_in_the_documented_order() {
     report.certificate_expires = Some(UnixSeconds(0));
     report.cluster =
         Some(ClusterReport { nodes: vec![OtherNodeReport::default()], ..ClusterReport::default() });
-    report.bridge = Some(crate::server::bridge::BridgeReport::default());
+    report.bridge = Some(BridgeReport::default());
     report.rooms.list_all = true;
     report.rooms.add(0xab, recognised(&[&[Release::V10_1_0]]));
     report.connection_list = Some(telemetry.connections().into_iter().map(Into::into).collect());

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::UnixSeconds;
 use super::cluster_report::push_cluster;
 use super::report::{ConnectionReport, CountReport, Report, RoomsReport};
-use crate::server::bridge::BridgeReport;
+use super::{BridgeReport, UnixSeconds};
 
 /// Number of rooms listed where not all are asked for.
 const MAX_ROOMS: usize = 20;

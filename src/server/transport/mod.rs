@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::protocol::frame::{Close, Message, Outgoing};
+use crate::server::turn::Turn;
 
 /// Time that a client has to receive and answer a close frame.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,6 +34,18 @@ pub enum Incoming {
     Closed(Option<u16>),
     /// The end of the connection, after a close frame or without one.
     Disconnected,
+}
+
+impl Incoming {
+    /// Counts the event towards the turn of its receiver.
+    pub(crate) fn spend(&self, turn: &mut Turn) {
+        match self {
+            Incoming::Message(message) => turn.spend(1, message.len()),
+            // One read was made for it, of any length.
+            Incoming::Partial => turn.spend(1, usize::MAX),
+            _ => turn.spend(1, 0),
+        }
+    }
 }
 
 /// Memory that a transport holds for its client, in bytes.

@@ -13,9 +13,9 @@ use super::{FirstRead, Rewind, Routes, UpgradeTarget, try_upgrade};
 use crate::config::ServerLimits;
 use crate::protocol::dialect::UpgradeRequest;
 use crate::server::admission::Admission;
-use crate::server::conn::ClientEndpoint;
+use crate::server::client_endpoint::ClientEndpoint;
 use crate::server::memory::MemoryBudget;
-use crate::server::reload::ReloadableTime;
+use crate::server::reloadable::ReloadableTime;
 
 /// Longest time that hyper takes for a request that is whole.
 const TIMEOUT: Duration = Duration::from_secs(60);

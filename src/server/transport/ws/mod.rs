@@ -1,7 +1,6 @@
 //! WebSockets (RFC 6455) on streams whose upgrade is done. Buffers are borrowed from a pool while bytes are
 //! in them: an idle connection holds none.
 
-mod buffer_pool;
 mod codec;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod library_check;
@@ -17,9 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{Incoming, Transport, TransportKind, TransportLoad};
 use crate::protocol::frame::{Close, Message, Outgoing};
+use crate::server::scratch;
 use crate::server::turn::Turn;
-pub(crate) use buffer_pool::BufferPool;
-use buffer_pool::{ReadBuffer, WriteBuffer};
+use crate::server::ws_buffers::{BufferPool, ReadBuffer, WriteBuffer};
 use codec::{DecodeError, Decoder, Opcode, WsMessage};
 
 /// Most bytes of a peer that are discarded after a close frame was sent to it.
@@ -30,6 +29,11 @@ const MAX_CLOSE_TURNS: u32 = 64;
 
 /// Most bytes that may be queued before nothing more is received, as messages of the peer may queue more.
 const MAX_UNSENT: usize = 64 * 1024;
+
+/// Calls `f` with the buffers of this thread.
+fn pooled<R>(f: impl FnOnce(&BufferPool) -> R) -> R {
+    scratch::with(|scratch| f(&scratch.ws_buffers))
+}
 
 /// The server's end of a WebSocket.
 #[derive(Debug)]
@@ -81,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if self.close_sent {
             return;
         }
-        let unsent = self.unsent.get_or_insert_with(buffer_pool::acquire_write);
+        let unsent = self.unsent.get_or_insert_with(|| pooled(BufferPool::acquire_write));
         codec::encode(opcode, parts, &mut unsent.bytes);
     }
 
@@ -102,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         unread.start = unread.end - input.len();
         self.eof = matches!(next, Err(_) | Ok(Some(WsMessage::Close(_))));
         if self.eof || unread.start == unread.end {
-            self.unread.take().into_iter().for_each(buffer_pool::release_read);
+            self.release_unread();
         }
         match next {
             Ok(message) => message.map(|message| self.on_message(message)),
@@ -111,6 +115,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 let code = if error == DecodeError::InvalidUtf8 { 1007 } else { 1002 };
                 Some(Incoming::ProtocolError(Close::new(code, error.to_string())))
             }
+        }
+    }
+
+    fn release_unread(&mut self) {
+        if let Some(unread) = self.unread.take() {
+            pooled(|pool| pool.release_read(unread));
         }
     }
 
@@ -139,12 +149,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Reads once. Returns true if anything was received.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut buffer = buffer_pool::acquire_read();
+        let mut buffer = pooled(BufferPool::acquire_read);
         let mut filled = ReadBuf::new(&mut buffer.bytes);
         let read = Pin::new(&mut self.stream).poll_read(context, &mut filled);
         let length = filled.filled().len();
         if length == 0 {
-            buffer_pool::release_read(buffer);
+            pooled(|pool| pool.release_read(buffer));
         } else {
             buffer.end = length;
             self.unread = Some(buffer);
@@ -200,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
 
     fn take_load(&mut self) -> TransportLoad {
         if let Some(unread) = &mut self.unread {
-            buffer_pool::compact(unread);
+            pooled(|pool| pool.compact(unread));
         }
         let unsent = self.unsent.as_deref_mut();
         TransportLoad {
@@ -217,7 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
     fn stop_receiving(&mut self) {
         self.eof = true;
         self.decoder.discard();
-        self.unread.take().into_iter().for_each(buffer_pool::release_read);
+        self.release_unread();
     }
 
     fn is_congested(&self) -> bool {
@@ -242,7 +252,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
                 }
             }
         }
-        self.unsent.take().into_iter().for_each(buffer_pool::release_write);
+        if let Some(unsent) = self.unsent.take() {
+            pooled(|pool| pool.release_write(unsent));
+        }
         // TLS has a buffer of its own.
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -253,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<S> {
             let (mut turn, mut turns) = (Turn::default(), 0);
             // Up to the peer's close frame, or a frame that is invalid.
             while close_sent && !self.eof && turns < MAX_CLOSE_TURNS {
-                turn.spend_on(&poll_fn(|context| self.poll_next(context)).await);
+                poll_fn(|context| self.poll_next(context)).await.spend(&mut turn);
                 turns += u32::from(turn.is_over());
                 turn.yield_if_over().await;
             }

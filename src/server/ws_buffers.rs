@@ -5,8 +5,6 @@
 
 use std::cell::RefCell;
 
-use crate::server::scratch;
-
 /// Length of a read buffer, in bytes: the most that one read takes, and the most that a connection holds
 /// undecoded. Pages that were never read into take no memory.
 const READ_LEN: usize = 128 * 1024;
@@ -50,41 +48,44 @@ impl WriteBuffer {
     }
 }
 
-/// Returns a buffer of [`READ_LEN`] arbitrary bytes, none of which are to be decoded.
-pub(super) fn acquire_read() -> Box<ReadBuffer> {
-    let kept = scratch::with(|scratch| scratch.ws_buffers.read.borrow_mut().pop());
-    kept.unwrap_or_else(|| Box::new(ReadBuffer { bytes: vec![0; READ_LEN], start: 0, end: 0 }))
-}
-
-/// Takes back a read buffer.
-pub(super) fn release_read(mut buffer: Box<ReadBuffer>) {
-    if buffer.bytes.len() == READ_LEN {
-        (buffer.start, buffer.end) = (0, 0);
-        scratch::with(|scratch| keep(&scratch.ws_buffers.read, buffer));
+impl BufferPool {
+    /// Returns a buffer of [`READ_LEN`] arbitrary bytes, none of which are to be decoded.
+    pub(super) fn acquire_read(&self) -> Box<ReadBuffer> {
+        let kept = self.read.borrow_mut().pop();
+        kept.unwrap_or_else(|| Box::new(ReadBuffer { bytes: vec![0; READ_LEN], start: 0, end: 0 }))
     }
-}
 
-/// Moves what is left in a read buffer to one of its length, unless it is much: it may stay there for long.
-pub(super) fn compact(buffer: &mut Box<ReadBuffer>) {
-    let left = buffer.start..buffer.end;
-    if buffer.bytes.len() == READ_LEN && left.len() < READ_LEN / 4 {
-        let bytes = buffer.bytes[left].to_vec();
-        let compact = Box::new(ReadBuffer { start: 0, end: bytes.len(), bytes });
-        release_read(std::mem::replace(buffer, compact));
+    /// Takes back a read buffer.
+    pub(super) fn release_read(&self, mut buffer: Box<ReadBuffer>) {
+        if buffer.bytes.len() == READ_LEN {
+            (buffer.start, buffer.end) = (0, 0);
+            keep(&self.read, buffer);
+        }
     }
-}
 
-/// Returns an empty write buffer.
-pub(super) fn acquire_write() -> Box<WriteBuffer> {
-    scratch::with(|scratch| scratch.ws_buffers.write.borrow_mut().pop()).unwrap_or_default()
-}
+    /// Moves what is left in a read buffer to one of its length, unless it is much: it may stay there for
+    /// long.
+    pub(super) fn compact(&self, buffer: &mut Box<ReadBuffer>) {
+        let left = buffer.start..buffer.end;
+        if buffer.bytes.len() == READ_LEN && left.len() < READ_LEN / 4 {
+            let bytes = buffer.bytes[left].to_vec();
+            let compact = Box::new(ReadBuffer { start: 0, end: bytes.len(), bytes });
+            self.release_read(std::mem::replace(buffer, compact));
+        }
+    }
 
-/// Takes back a write buffer.
-pub(super) fn release_write(mut buffer: Box<WriteBuffer>) {
-    if (1..=MAX_WRITE_CAPACITY).contains(&buffer.bytes.capacity()) {
-        buffer.bytes.clear();
-        (buffer.start, buffer.written) = (0, false);
-        scratch::with(|scratch| keep(&scratch.ws_buffers.write, buffer));
+    /// Returns an empty write buffer.
+    pub(super) fn acquire_write(&self) -> Box<WriteBuffer> {
+        self.write.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes back a write buffer.
+    pub(super) fn release_write(&self, mut buffer: Box<WriteBuffer>) {
+        if (1..=MAX_WRITE_CAPACITY).contains(&buffer.bytes.capacity()) {
+            buffer.bytes.clear();
+            (buffer.start, buffer.written) = (0, false);
+            keep(&self.write, buffer);
+        }
     }
 }
 

@@ -321,10 +321,10 @@ pub(super) static OPTIONS: [OptionSpec; 70] = [
     bridge::BRIDGE_MAX_CONNECTIONS,
     bridge::BRIDGE_MAX_MEMBER_RATE,
     bridge::BRIDGE_MAX_ROOM_RATE,
-    set("max-message", "bytes", "1048576", |d, v| parse::bytes(v).map(|v| d.config.max_message = v))
+    set("max-message", "bytes", "1048576", |d, v| parse::BYTES.parse(v).map(|v| d.config.max_message = v))
         .help(Limits, "Longest message accepted from a client")
         .exceeded("closes the connection with 1009; a POST is answered with 413", &["message_size"]),
-    set("max-pending", "bytes", "4194304", |d, v| parse::bytes(v).map(|v| d.config.max_pending = v))
+    set("max-pending", "bytes", "4194304", |d, v| parse::BYTES.parse(v).map(|v| d.config.max_pending = v))
         .help(Limits, "Longest send queue of a client. At least --max-message")
         .exceeded("its senders are not read from a quarter of it on, and closed with 1008 beyond it", &["receiver_full", "slow_consumer"]),
     set("first-frame-timeout", "seconds", "60", |d, v| {
@@ -339,7 +339,7 @@ pub(super) static OPTIONS: [OptionSpec; 70] = [
         .help(Limits, "Longest wait for a request head, also on a connection that was used before")
         .exceeded("drops the connection", &["head_timeout"]),
     set("max-connections", "number", "auto", |d, v| {
-        parse::connections(v).map(|v| d.config.limits.max_connections = v)
+        parse::CONNECTIONS.parse_or("auto", v).map(|v| d.config.limits.max_connections = v)
     })
     .help(Limits, "Connections at the same time; auto is the limit of open files, less 64")
     .exceeded("answers new ones with 503 before they are read; drops them if they are TLS", &["connections"]),
@@ -368,18 +368,18 @@ pub(super) static OPTIONS: [OptionSpec; 70] = [
     })
     .help(Limits, "Bytes of messages that are read from one connection in a second. At least --max-message")
     .exceeded("the connection is not read until its rate allows it", &["message_rate"]),
-    set("max-rooms", "number", "1000000", |d, v| parse::room_count(v).map(|v| d.config.limits.max_rooms = v))
+    set("max-rooms", "number", "1000000", |d, v| parse::ROOMS.parse(v).map(|v| d.config.limits.max_rooms = v))
         .help(Limits, "Rooms at the same time")
         .exceeded("closes the client that would open one more, with 1013", &["rooms"]),
     set("max-rooms-per-connection", "number", "18", |d, v| {
-        parse::rooms_per_connection(v).map(|v| d.config.limits.max_rooms_per_connection = v)
+        parse::ROOMS_PER_CONNECTION.parse(v).map(|v| d.config.limits.max_rooms_per_connection = v)
     })
     .help(Limits, "Rooms of one connection at the same time, which only clients of sigver 8 to 14 have several of")
     .exceeded("the connection leaves the room that it entered first", &["rooms_per_connection"]),
-    set("max-members", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_members = v))
+    set("max-members", "number", "65536", |d, v| parse::ROOM_SIZE.parse(v).map(|v| d.config.limits.max_members = v))
         .help(Limits, "Members of one room")
         .exceeded("closes the client that would become one more, with 1013", &["members"]),
-    set("max-joiners", "number", "65536", |d, v| parse::room_size(v).map(|v| d.config.limits.max_joiners = v))
+    set("max-joiners", "number", "65536", |d, v| parse::ROOM_SIZE.parse(v).map(|v| d.config.limits.max_joiners = v))
         .help(Limits, "Clients in one room that are not members yet")
         .exceeded("closes the client that would join, with 1013", &["joiners"]),
     set("replace-members", "on|off", "on", |d, v| parse::on_off(v).map(|v| d.config.limits.replace_members = v))
@@ -388,7 +388,7 @@ pub(super) static OPTIONS: [OptionSpec; 70] = [
             "Let a client that cannot connect to the only member of a room take its place, as sigver 18 to 20 did",
         )
         .exceeded("off: closes that client with 1013, and the member stays", &["replacements"]),
-    set("max-memory", "bytes", "auto", |d, v| parse::memory(v).map(|v| d.config.limits.max_memory = v))
+    set("max-memory", "bytes", "auto", |d, v| parse::MEMORY.parse_or("auto", v).map(|v| d.config.limits.max_memory = v))
         .help(
             Limits,
             "Memory of the process; half of it is for begun messages, bodies and queues. auto is four fifths \
@@ -414,11 +414,11 @@ pub(super) static OPTIONS: [OptionSpec; 70] = [
     })
     .help(Signaller, "Longest duration of a pipe"),
     set("signaller-max-size", "bytes", "1024", |d, v| {
-        parse::bytes(v).map(|v| d.config.signaller.limits.max_size = v)
+        parse::BYTES.parse(v).map(|v| d.config.signaller.limits.max_size = v)
     })
     .help(Signaller, "Longest message"),
     set("signaller-max-messages", "number", "8", |d, v| {
-        parse::messages(v).map(|v| d.config.signaller.limits.max_messages = v)
+        parse::MESSAGES.parse(v).map(|v| d.config.signaller.limits.max_messages = v)
     })
     .help(Signaller, "Maximum messages per direction; the pipe closes after the last"),
     set("type", "value", "all", |d, v| parse::transports(v).map(|v| d.config.transports = v))

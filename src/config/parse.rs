@@ -13,33 +13,69 @@ use super::redact::displayed;
 use super::{AdminSocketPath, EnabledTransports, ListenAddress, LogFormat, LogIp};
 use crate::protocol::detect::{ProtocolSet, ProtocolSetError, RoomPolicy};
 
-/// Up to a GiB: a greater length is a mistake rather than a setting.
-const BYTES: RangeInclusive<u64> = 1..=1 << 30;
-/// Up to a minute; 0 means no wait.
-const MILLISECONDS: RangeInclusive<u64> = 0..=60_000;
-/// From a second to a day.
-const SECONDS: RangeInclusive<u64> = 1..=86_400;
-/// Up to an hour; 0 means no wait.
-const SHORT_SECONDS: RangeInclusive<u64> = 0..=3600;
-/// From a second to a lifetime: signallerd had no upper bound.
-const LONG_SECONDS: RangeInclusive<u64> = 1..=0x7fff_ffff;
-/// A pipe closes after its last message, so there is at least one.
-const MESSAGES: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// Whole numbers of a unit, of which some are valid.
+pub(crate) struct Quantity {
+    unit: &'static str,
+    valid: RangeInclusive<u64>,
+}
+
+const fn quantity(unit: &'static str, valid: RangeInclusive<u64>) -> Quantity {
+    Quantity { unit, valid }
+}
 
 /// Up to four billion.
 const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
-/// A room of one member is that of its dialect.
-const ROOM_SIZE: RangeInclusive<u64> = 2..=u32::MAX as u64;
+/// Up to a GiB: a greater length is a mistake rather than a setting.
+pub(crate) const BYTES: Quantity = quantity("bytes", 1..=1 << 30);
+/// Up to a minute; 0 means no wait.
+const MILLISECONDS: Quantity = quantity("milliseconds", 0..=60_000);
+/// From a second to a day.
+const SECONDS: Quantity = quantity("seconds", 1..=86_400);
+/// Up to an hour; 0 means no wait.
+const SHORT_SECONDS: Quantity = quantity("seconds", 0..=3600);
+/// From a second to a lifetime: signallerd had no upper bound.
+const LONG_SECONDS: Quantity = quantity("seconds", 1..=0x7fff_ffff);
+/// A pipe closes after its last message, so there is at least one.
+pub(crate) const MESSAGES: Quantity = quantity("messages", COUNT);
+/// Connections of the process.
+pub(crate) const CONNECTIONS: Quantity = quantity("connections", COUNT);
+/// Rooms of the process.
+pub(crate) const ROOMS: Quantity = quantity("rooms", COUNT);
+/// Peers of a room. One of a single member is that of its dialect.
+pub(crate) const ROOM_SIZE: Quantity = quantity("peers", 2..=u32::MAX as u64);
 /// One as a member, one as a joiner. Those of one connection are a list that is searched.
-const ROOMS_PER_CONNECTION: RangeInclusive<u64> = 2..=1000;
+pub(crate) const ROOMS_PER_CONNECTION: Quantity = quantity("rooms", 2..=1000);
 /// Beyond them, the gateway reports none, and a peer of the bridge has no channel left.
-const BRIDGED_MEMBERS: RangeInclusive<u64> = 1..=32;
+const BRIDGED_MEMBERS: Quantity = quantity("members", 1..=32);
 /// The memory of each is about 72 KiB.
-const BRIDGE_CONNECTIONS: RangeInclusive<u64> = 1..=65_536;
+const BRIDGE_CONNECTIONS: Quantity = quantity("connections", 1..=65_536);
 /// The longest parts of messages must not take seconds.
-const BRIDGE_RATE: RangeInclusive<u64> = 64 << 10..=u32::MAX as u64;
+const BRIDGE_RATE: Quantity = quantity("bytes per second", 64 << 10..=u32::MAX as u64);
 /// From four times what the server needs without clients to a PiB.
-const MEMORY: RangeInclusive<u64> = 32 << 20..=1 << 50;
+pub(crate) const MEMORY: Quantity = quantity("bytes", 32 << 20..=1 << 50);
+
+impl Quantity {
+    /// Parses a valid number.
+    pub(crate) fn parse<N: TryFrom<u64>>(&self, text: &str) -> Result<N, ValueError> {
+        let number = u64::from_str(text.trim()).ok().filter(|number| self.valid.contains(number));
+        let (unit, min, max) = (self.unit, *self.valid.start(), *self.valid.end());
+        number.and_then(|number| N::try_from(number).ok()).ok_or(ValueError::Range { unit, min, max })
+    }
+
+    /// Parses `word`, which stands for no number, or a valid number.
+    pub(crate) fn parse_or<N: TryFrom<u64>>(
+        &self,
+        word: &'static str,
+        text: &str,
+    ) -> Result<Option<N>, ValueError> {
+        if text.trim() == word {
+            return Ok(None);
+        }
+        let (unit, min, max) = (self.unit, *self.valid.start(), *self.valid.end());
+        let error = |_| ValueError::WordOrRange(Box::new(WordOrRangeError { word, unit, min, max }));
+        self.parse(text).map(Some).map_err(error)
+    }
+}
 
 /// An invalid value. The text is a sentence that states the valid ones.
 #[derive(Debug, Error)]
@@ -143,103 +179,36 @@ pub fn port(text: &str) -> Result<u16, ValueError> {
     number.ok_or(ValueError::Port)
 }
 
-/// Parses an address to listen on.
-///
-/// # Errors
-///
-/// The text is none of the notations of [`ListenAddress::parse`].
+/// Parses an address to listen on, in one of the notations of [`ListenAddress::parse`].
 pub fn listen_address(text: &str) -> Result<ListenAddress, ValueError> {
     ListenAddress::parse(text).ok_or(ValueError::Word(
         "an address and a port such as 127.0.0.1:8000 or [::1]:8000, unix:PATH, or fd:NAME",
     ))
 }
 
-/// Parses a number of bytes.
-pub fn bytes(text: &str) -> Result<usize, ValueError> {
-    whole(text, BYTES, "bytes")
-}
-
 /// Parses a time in milliseconds.
 pub fn milliseconds(text: &str) -> Result<Duration, ValueError> {
-    whole(text, MILLISECONDS, "milliseconds").map(Duration::from_millis)
+    MILLISECONDS.parse(text).map(Duration::from_millis)
 }
 
 /// Parses a time in seconds.
 pub fn seconds(text: &str) -> Result<Duration, ValueError> {
-    whole(text, SECONDS, "seconds").map(Duration::from_secs)
+    SECONDS.parse(text).map(Duration::from_secs)
 }
 
 /// Parses a time in seconds that may be zero.
-///
-/// # Errors
-///
-/// The text is no whole number from 0 to 3600.
 pub fn short_seconds(text: &str) -> Result<Duration, ValueError> {
-    whole(text, SHORT_SECONDS, "seconds").map(Duration::from_secs)
+    SHORT_SECONDS.parse(text).map(Duration::from_secs)
 }
 
 /// Parses a time in seconds that may be much longer than a day.
 pub fn long_seconds(text: &str) -> Result<Duration, ValueError> {
-    whole(text, LONG_SECONDS, "seconds").map(Duration::from_secs)
-}
-
-/// Parses a number of messages.
-pub fn messages(text: &str) -> Result<u32, ValueError> {
-    whole(text, MESSAGES, "messages")
+    LONG_SECONDS.parse(text).map(Duration::from_secs)
 }
 
 /// Parses `off`, or the maximum of a number of `unit`.
-///
-/// # Errors
-///
-/// The text is neither.
-pub fn limit(text: &str, unit: &'static str) -> Result<Option<u32>, ValueError> {
-    word_or_whole(text, "off", COUNT, unit)
-}
-
-/// Parses `auto`, or a number of connections.
-///
-/// # Errors
-///
-/// The text is neither.
-pub fn connections(text: &str) -> Result<Option<u32>, ValueError> {
-    word_or_whole(text, "auto", COUNT, "connections")
-}
-
-/// Parses `auto`, or the memory of the process in bytes.
-///
-/// # Errors
-///
-/// The text is neither.
-pub fn memory(text: &str) -> Result<Option<u64>, ValueError> {
-    word_or_whole(text, "auto", MEMORY, "bytes")
-}
-
-/// Parses a number of rooms.
-///
-/// # Errors
-///
-/// The text is no whole number from 1 on.
-pub fn room_count(text: &str) -> Result<u32, ValueError> {
-    whole(text, COUNT, "rooms")
-}
-
-/// Parses a number of rooms of one connection.
-///
-/// # Errors
-///
-/// The text is no whole number from 2 to 1000.
-pub fn rooms_per_connection(text: &str) -> Result<u32, ValueError> {
-    whole(text, ROOMS_PER_CONNECTION, "rooms")
-}
-
-/// Parses a number of peers in a room.
-///
-/// # Errors
-///
-/// The text is no whole number from 2 on.
-pub fn room_size(text: &str) -> Result<u32, ValueError> {
-    whole(text, ROOM_SIZE, "peers")
+pub(crate) fn limit(text: &str, unit: &'static str) -> Result<Option<u32>, ValueError> {
+    quantity(unit, COUNT).parse_or("off", text)
 }
 
 /// Parses a regular expression.
@@ -308,30 +277,18 @@ pub fn bridge_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
 }
 
 /// Parses the most members of a room that are bridged.
-///
-/// # Errors
-///
-/// The text is no whole number from 1 to 32.
 pub fn bridged_members(text: &str) -> Result<u32, ValueError> {
-    whole(text, BRIDGED_MEMBERS, "members")
+    BRIDGED_MEMBERS.parse(text)
 }
 
 /// Parses the most connections of the bridge.
-///
-/// # Errors
-///
-/// The text is no whole number from 1 to 65536.
 pub fn bridge_connections(text: &str) -> Result<u32, ValueError> {
-    whole(text, BRIDGE_CONNECTIONS, "connections")
+    BRIDGE_CONNECTIONS.parse(text)
 }
 
 /// Parses a number of bytes per second that the bridge carries.
-///
-/// # Errors
-///
-/// The text is no whole number from 65536 on.
 pub fn bridge_rate(text: &str) -> Result<u32, ValueError> {
-    whole(text, BRIDGE_RATE, "bytes per second")
+    BRIDGE_RATE.parse(text)
 }
 
 /// Parses an address for UDP: an IP address and a port.
@@ -408,32 +365,4 @@ fn level_suggestion(word: &str) -> String {
         }
     };
     if level.is_empty() { String::new() } else { format!(" (is '{level}' meant?)") }
-}
-
-fn whole<N: TryFrom<u64>>(
-    text: &str,
-    range: RangeInclusive<u64>,
-    unit: &'static str,
-) -> Result<N, ValueError> {
-    let number = u64::from_str(text.trim()).ok().filter(|number| range.contains(number));
-    number.and_then(|number| N::try_from(number).ok()).ok_or(ValueError::Range {
-        unit,
-        min: *range.start(),
-        max: *range.end(),
-    })
-}
-
-fn word_or_whole<N: TryFrom<u64>>(
-    text: &str,
-    word: &'static str,
-    range: RangeInclusive<u64>,
-    unit: &'static str,
-) -> Result<Option<N>, ValueError> {
-    if text.trim() == word {
-        return Ok(None);
-    }
-    let (min, max) = (*range.start(), *range.end());
-    whole(text, range, unit)
-        .map(Some)
-        .map_err(|_| ValueError::WordOrRange(Box::new(WordOrRangeError { word, unit, min, max })))
 }

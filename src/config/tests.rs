@@ -50,10 +50,10 @@ fn ports_are_javascript_numbers() {
 
 #[test]
 fn quantities_have_a_range() {
-    assert_eq!(bytes("1048576").ok(), Some(1 << 20));
-    assert_eq!(error(bytes("0")), "It must be a whole number of bytes from 1 to 1073741824.");
-    assert!(bytes("1073741825").is_err());
-    assert!(bytes("1M").is_err());
+    assert_eq!(BYTES.parse("1048576").ok(), Some(1 << 20));
+    assert_eq!(error(BYTES.parse::<u32>("0")), "It must be a whole number of bytes from 1 to 1073741824.");
+    assert!(BYTES.parse::<u32>("1073741825").is_err());
+    assert!(BYTES.parse::<u32>("1M").is_err());
     assert_eq!(milliseconds("0").ok(), Some(Duration::ZERO));
     assert!(milliseconds("-1").is_err());
     assert_eq!(seconds("60").ok(), Some(Duration::from_secs(60)));
@@ -66,8 +66,11 @@ fn signaller_settings_have_their_own_ranges() {
     assert!(
         long_seconds("0").is_err() && long_seconds("2147483648").is_err() && long_seconds("10s").is_err()
     );
-    assert_eq!(messages("4294967295").ok(), Some(u32::MAX));
-    assert_eq!(error(messages("0")), "It must be a whole number of messages from 1 to 4294967295.");
+    assert_eq!(MESSAGES.parse("4294967295").ok(), Some(u32::MAX));
+    assert_eq!(
+        error(MESSAGES.parse::<u32>("0")),
+        "It must be a whole number of messages from 1 to 4294967295."
+    );
     assert!(regex(r"^https://(a|b)\.example$").unwrap().is_match("https://b.example"));
     assert!(error(regex("(")).starts_with("Not a regular expression: "));
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,36 @@ const MAY_USE: [(&str, &[&str]); 22] = [
 
 /// Modules that may use nothing of the crate but themselves.
 const ALONE: [&str; 1] = ["tools::protobuf"];
+
+/// Modules of one parent that are in circles, each with the reason.
+const CIRCLES: [(&str, &[&str], &str); 5] = [
+    ("bridge::engine", &["actions", "handshakes"], "two files with methods of `Engine`"),
+    ("protocol::dialect", &["close_frame", "json"], "codecs close, and texts of close frames quote JSON"),
+    (
+        "protocol::dialect::release",
+        &["dialect_rows", "facts", "release_rows"],
+        "a dialect names its release, which names its dialect",
+    ),
+    (
+        "server::cluster",
+        &[
+            "dialing",
+            "engine",
+            "engine_fault",
+            "far",
+            "guest",
+            "link",
+            "node",
+            "node_directory",
+            "questions",
+            "queue",
+            "status",
+            "wire",
+        ],
+        "files with methods of `ClusterNode`, whose links ask it what other nodes ask",
+    ),
+    ("server::hub", &["elsewhere", "membership"], "two files with methods of `Membership`"),
+];
 
 /// The program with its notifications, the crate's first page, and what fuzz targets see of it.
 const ROOTS: [&str; 4] = ["lib", "main", "service_manager", "fuzzing"];
@@ -181,6 +211,83 @@ fn modules_depend_as_drawn() {
         }
     }
     assert!(wrong.is_empty(), "against the drawing in ARCHITECTURE.md:\n{}", wrong.join("\n"));
+}
+
+/// The modules of the crate without tests, each with the modules and items that it uses: where they are
+/// defined, and not where they are exported again.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let (mut used, mut exports) = (BTreeMap::new(), BTreeMap::new());
+    for file in files {
+        let path = module_of(file.strip_prefix(&root).unwrap());
+        let module = path.join("::");
+        let is_test =
+            |part: &String| part == "tests" || part.starts_with("test_") || part.ends_with("_tests");
+        if ROOTS.contains(&module.as_str()) || path.iter().any(is_test) {
+            continue;
+        }
+        let source = fs::read_to_string(&file).unwrap();
+        let code = source.split("\nmod tests {").next().unwrap();
+        for (at, start) in code.match_indices("\npub") {
+            let statement = code[at + start.len()..].split(';').next().unwrap();
+            let Some((visibility, list)) = statement.split_once(" use ") else { continue };
+            if !(visibility.is_empty() || visibility.starts_with('(') && visibility.ends_with(')')) {
+                continue;
+            }
+            let mut targets = uses(&path, list);
+            if targets.is_empty() {
+                expand(&path, list, &mut targets);
+            }
+            for target in targets {
+                let name = target.rsplit("::").next().unwrap();
+                exports.insert(format!("{module}::{name}"), target);
+            }
+        }
+        used.insert(module, uses(&path, code));
+    }
+    let origin = |mut path: String| {
+        while let Some(target) = exports.get(&path).filter(|target| **target != path) {
+            path.clone_from(target);
+        }
+        path
+    };
+    used.into_iter().map(|(module, paths)| (module, paths.into_iter().map(origin).collect())).collect()
+}
+
+#[test]
+fn sibling_modules_form_no_circles() {
+    let dependencies = dependencies();
+    // Parent → child → the other children that it uses.
+    let mut uses: BTreeMap<String, BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
+    for (module, paths) in &dependencies {
+        for path in paths {
+            let (own, other): (Vec<_>, Vec<_>) = (module.split("::").collect(), path.split("::").collect());
+            let shared = own.iter().zip(&other).take_while(|(one, two)| one == two).count();
+            if let (Some(one), Some(two)) = (own.get(shared), other.get(shared))
+                && dependencies.keys().any(|module| is_in(module, &other[..=shared].join("::")))
+            {
+                uses.entry(own[..shared].join("::")).or_default().entry(one).or_default().insert(two);
+            }
+        }
+    }
+    let mut circles = BTreeMap::new();
+    for (parent, uses) in &uses {
+        let reaches_itself = |child: &&str| {
+            let (mut reached, mut open) = (BTreeSet::new(), vec![*child]);
+            while let Some(next) = open.pop() {
+                open.extend(uses.get(next).into_iter().flatten().filter(|used| reached.insert(**used)));
+            }
+            reached.contains(child)
+        };
+        let found: Vec<&str> = uses.keys().copied().filter(reaches_itself).collect();
+        if !found.is_empty() {
+            circles.insert(parent.as_str(), found);
+        }
+    }
+    let expected = CIRCLES.into_iter().map(|(parent, children, _)| (parent, children.to_vec())).collect();
+    assert_eq!(circles, expected, "move what both sides use to a module of its own, or mend CIRCLES");
 }
 
 /// The comparison with the original servers has from the gateway only what plays and compares, which has

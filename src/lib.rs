@@ -81,6 +81,7 @@ pub mod protocol;
 pub mod server;
 mod socket_user;
 mod system_memory;
+mod text_table;
 pub mod tools;
 
 pub use config::{

@@ -65,7 +65,7 @@ async fn connections_of_one_address_are_answered_with_429() {
     let response = refused(&gateway).await;
     assert!(response.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{response}");
     assert_eq!(count(&gateway, LimitKind::ConnectionsPerAddress), 1);
-    // Who connects through a Unix socket has no address.
+    // Clients of a Unix socket have no address.
     let mut others = Vec::new();
     for _ in 0..3 {
         others.push(Ws::open(UnixStream::connect(&path).await.unwrap(), "/k").await);
@@ -274,7 +274,7 @@ async fn rooms_have_a_number_of_members_and_joiners() {
     assert_eq!(connected(&gateway, "/k", 15, &[11]).await.expect_close(1013).await, full);
     let counts = [LimitKind::Rooms, LimitKind::Joiners, LimitKind::Members];
     assert_eq!(counts.map(|kind| count(&gateway, kind)), [0, 1, 1]);
-    // The others go on, and who leaves makes room.
+    // The other clients stay connected, and one that leaves makes room.
     up(&mut first, &mut joiner, b"offer").await;
     drop(second);
     eventually("the end", || gateway.status.shared.admission.open() == 2).await;

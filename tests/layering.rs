@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Module → modules that it may use in addition to its own. The longest prefix of a file's module path
 /// decides.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 23] = [
     (
         "bridge",
         &["protocol::mesh", "protocol::token_bucket", "config", "logging", "socket_user", "system_memory"],
@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("protocol::room", &["protocol::model"]),
     ("protocol::signaller", &["protocol::frame"]),
     ("protocol::token_bucket", &[]),
-    ("server", &["protocol", "config", "socket_user", "system_memory"]),
+    ("server", &["protocol", "config", "socket_user", "system_memory", "text_table"]),
     (
         "tools",
         &[
@@ -35,6 +35,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "cli",
             "output",
             "socket_user",
+            "text_table",
         ],
     ),
     // What plays and compares must not use what it tries; opening a connection and splitting protobuf are no
@@ -48,6 +49,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("output", &[]),
     ("socket_user", &[]),
     ("system_memory", &[]),
+    ("text_table", &[]),
     ("config", &["protocol::detect", "protocol::dialect", "protocol::signaller"]),
 ];
 

@@ -328,7 +328,7 @@ async fn record_and_replay_work_over_tls() {
     recorder.stop().await;
     let output = soon("its end", trusting(&["replay", &recording, &upstream]).output()).await.unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "1 passed, 0 failed\n");
-    // Who does not trust the server does not talk to it.
+    // Nothing is sent to a server that is not trusted.
     std::fs::write(file("other"), rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap().cert.pem())
         .unwrap();
     let mut wary = sigver(&["replay", &recording, &upstream]);

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn globs() {
+    fn star_matches_any_characters() {
         for (pattern, text) in [("a*c", "abc"), ("*", ""), ("a*b*", "axxbyy"), ("é*", "éx"), ("abc", "abc")]
         {
             assert!(glob(pattern, text), "{pattern} {text}");

@@ -141,7 +141,7 @@ pub fn markdown() -> String {
 
 /// Returns the options as a command of `clap`, from which completions and the manual page are made. It parses
 /// nothing: the rules of splitting are those of commander.js.
-pub fn clap_command() -> Command {
+pub(crate) fn clap_command() -> Command {
     let arguments = OPTIONS.iter().filter(|option| !matches!(option.effect, Effect::Ignored)).map(|option| {
         let mut help = option.help.to_owned();
         if !option.exceeded.is_empty() {

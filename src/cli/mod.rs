@@ -29,7 +29,8 @@ use config_file::ConfigFileError;
 use options::{Draft, Effect, OPTIONS, OptionSpec, find_long};
 use split::split_args;
 
-pub use help::{clap_command, markdown};
+pub(crate) use help::clap_command;
+pub use help::markdown;
 
 /// First argument that has the configuration checked and printed instead of served.
 const CHECK_CONFIG: &str = "check-config";

@@ -22,7 +22,7 @@ const SYSTEMD_RUNTIME_DIR: &str = "/run/sigver";
 
 impl AdminSocketPath {
     /// Returns the location that `auto` means for a server.
-    pub fn auto_for_server(env: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn auto_for_server(env: &dyn Fn(&str) -> Option<String>) -> Self {
         // systemd separates several directories of a service by colons.
         let service =
             env("RUNTIME_DIRECTORY").map(|list| list.split(':').next().unwrap_or_default().to_owned());
@@ -31,7 +31,7 @@ impl AdminSocketPath {
 
     /// Returns the location that `auto` means for a client, which may run in another environment than the
     /// server.
-    pub fn auto_for_client(env: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn auto_for_client(env: &dyn Fn(&str) -> Option<String>) -> Self {
         Self::in_first_of([
             env("XDG_RUNTIME_DIR"),
             Some(SYSTEMD_RUNTIME_DIR.to_owned()),

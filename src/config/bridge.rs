@@ -97,7 +97,7 @@ impl Default for BridgeConfig {
 
 impl BridgeLimits {
     /// The limits of a bridge that is started without any.
-    pub const DEFAULT: BridgeLimits = BridgeLimits {
+    pub(crate) const DEFAULT: BridgeLimits = BridgeLimits {
         max_members: 16,
         max_connections: 2_000,
         max_member_rate: 8 << 20,
@@ -117,7 +117,7 @@ impl BridgeLimits {
 
 impl BridgeConfig {
     /// Returns true if there can be a bridge.
-    pub fn is_enabled(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         self.socket != AdminSocketPath::Off
     }
 

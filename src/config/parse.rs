@@ -180,7 +180,7 @@ pub fn port(text: &str) -> Result<u16, ValueError> {
 }
 
 /// Parses an address to listen on, in one of the notations of [`ListenAddress::parse`].
-pub fn listen_address(text: &str) -> Result<ListenAddress, ValueError> {
+pub(crate) fn listen_address(text: &str) -> Result<ListenAddress, ValueError> {
     ListenAddress::parse(text).ok_or(ValueError::Word(
         "an address and a port such as 127.0.0.1:8000 or [::1]:8000, unix:PATH, or fd:NAME",
     ))
@@ -197,12 +197,12 @@ pub fn seconds(text: &str) -> Result<Duration, ValueError> {
 }
 
 /// Parses a time in seconds that may be zero.
-pub fn short_seconds(text: &str) -> Result<Duration, ValueError> {
+pub(crate) fn short_seconds(text: &str) -> Result<Duration, ValueError> {
     SHORT_SECONDS.parse(text).map(Duration::from_secs)
 }
 
 /// Parses a time in seconds that may be much longer than a day.
-pub fn long_seconds(text: &str) -> Result<Duration, ValueError> {
+pub(crate) fn long_seconds(text: &str) -> Result<Duration, ValueError> {
     LONG_SECONDS.parse(text).map(Duration::from_secs)
 }
 
@@ -212,7 +212,7 @@ pub(crate) fn limit(text: &str, unit: &'static str) -> Result<Option<u32>, Value
 }
 
 /// Parses a regular expression.
-pub fn regex(text: &str) -> Result<Regex, ValueError> {
+pub(crate) fn regex(text: &str) -> Result<Regex, ValueError> {
     Ok(Regex::new(text)?)
 }
 
@@ -238,7 +238,7 @@ pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
 }
 
 /// Parses `on` or `off`.
-pub fn on_off(text: &str) -> Result<bool, ValueError> {
+pub(crate) fn on_off(text: &str) -> Result<bool, ValueError> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
@@ -259,7 +259,7 @@ pub fn rooms(text: &str) -> Result<RoomPolicy, ValueError> {
 
 /// Parses the location of the control socket: `off`, a path, or `auto`, which stands for the location in the
 /// second argument.
-pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPath, ValueError> {
+pub(crate) fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPath, ValueError> {
     match text {
         "" => Err(ValueError::Word("auto, off, or the path of a socket")),
         "auto" => Ok(auto.clone()),
@@ -269,7 +269,7 @@ pub fn admin_socket(text: &str, auto: &AdminSocketPath) -> Result<AdminSocketPat
 }
 
 /// Parses the path of the socket of the bridge.
-pub fn bridge_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
+pub(crate) fn bridge_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
     match text {
         "" => Err(ValueError::Word("the path of a socket")),
         path => Ok(AdminSocketPath::At(path.into())),
@@ -277,27 +277,27 @@ pub fn bridge_socket(text: &str) -> Result<AdminSocketPath, ValueError> {
 }
 
 /// Parses the most members of a room that are bridged.
-pub fn bridged_members(text: &str) -> Result<u32, ValueError> {
+pub(crate) fn bridged_members(text: &str) -> Result<u32, ValueError> {
     BRIDGED_MEMBERS.parse(text)
 }
 
 /// Parses the most connections of the bridge.
-pub fn bridge_connections(text: &str) -> Result<u32, ValueError> {
+pub(crate) fn bridge_connections(text: &str) -> Result<u32, ValueError> {
     BRIDGE_CONNECTIONS.parse(text)
 }
 
 /// Parses a number of bytes per second that the bridge carries.
-pub fn bridge_rate(text: &str) -> Result<u32, ValueError> {
+pub(crate) fn bridge_rate(text: &str) -> Result<u32, ValueError> {
     BRIDGE_RATE.parse(text)
 }
 
 /// Parses an address for UDP: an IP address and a port.
-pub fn udp_address(text: &str) -> Result<SocketAddr, ValueError> {
+pub(crate) fn udp_address(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().map_err(|_| ValueError::Word("an IP address and a port, such as 0.0.0.0:3478 or [::]:3478"))
 }
 
 /// Parses an IP address.
-pub fn ip_address(text: &str) -> Result<IpAddr, ValueError> {
+pub(crate) fn ip_address(text: &str) -> Result<IpAddr, ValueError> {
     text.parse().map_err(|_| ValueError::Word("an IP address"))
 }
 

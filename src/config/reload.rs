@@ -5,7 +5,7 @@ use super::{Config, DetectionTimeouts, PipeLimits, ServerLimits, SignallerConfig
 impl Config {
     /// Returns the long names of the options by which this configuration differs from another one. Settings
     /// that have no option are left out.
-    pub fn differing_options(&self, other: &Config) -> Vec<&'static str> {
+    pub(crate) fn differing_options(&self, other: &Config) -> Vec<&'static str> {
         // Taken apart, so that a new setting does not compile until it has a name here.
         let Config {
             listen,

@@ -40,7 +40,7 @@ pub struct Close {
 
 impl Close {
     /// Longest reason of a close frame, in bytes (RFC 6455 §5.5: 125 less the code).
-    pub const MAX_REASON: usize = 123;
+    pub(crate) const MAX_REASON: usize = 123;
 
     /// Returns a close with a code and a reason; a reason that is too long for a close frame is cut.
     pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Self {

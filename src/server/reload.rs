@@ -141,7 +141,7 @@ impl ReloadRequests {
     }
 }
 
-/// The way of requests from the admin listener to the program.
+/// Sends requests from the admin listener to the program.
 #[derive(Debug)]
 pub(super) struct ReloadSender(mpsc::Sender<ReloadRequest>);
 
@@ -154,7 +154,7 @@ impl ReloadSender {
     }
 }
 
-/// Returns both ends of the way of requests to reload.
+/// Returns both ends of the channel of requests to reload.
 pub(super) fn reload_requests() -> (ReloadSender, ReloadRequests) {
     let (sender, receiver) = mpsc::channel(1);
     (ReloadSender(sender), ReloadRequests(receiver))

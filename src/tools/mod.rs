@@ -11,7 +11,6 @@ pub mod probe;
 pub mod protobuf;
 pub mod replay;
 mod status;
-mod text_table;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -30,11 +29,11 @@ use crate::cli;
 use crate::config::redact::may_be_secret;
 use crate::output::{self, StdoutError};
 use crate::protocol::dialect::{Dialect, Release, markdown};
+use crate::text_table::{CellAlignment, text_table};
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::error_chain;
 use healthcheck::HealthcheckArgs;
 use status::StatusArgs;
-use text_table::{CellAlignment, text_table};
 
 /// Commands of `sigver` next to serving.
 #[derive(Debug, Parser)]

@@ -62,7 +62,7 @@ pub fn put_varint(out: &mut Vec<u8>, value: u64) {
 }
 
 /// Appends a varint field.
-pub fn put_number(out: &mut Vec<u8>, field: u64, value: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, field: u64, value: u64) {
     encode_varint(field << 3, out);
     encode_varint(value, out);
 }

@@ -5,8 +5,9 @@ use sigver::config::OriginPattern;
 
 use super::harness::Server;
 
+/// Scenario `handles`.
 #[tokio::test]
-async fn handles() {
+async fn handles_of_another_form_are_not_found() {
     let server = Server::new().await;
     let mut open = Vec::new();
     for (handle, good) in [
@@ -49,8 +50,9 @@ fn expect_switched(answer: &(String, Vec<String>, String)) {
     expect(answer, "101 Switching Protocols", &headers, "");
 }
 
+/// Scenario `http`.
 #[tokio::test]
-async fn http() {
+async fn requests_get_the_responses_of_signallerd() {
     let server = Server::new().await;
     let page = [
         "connection: close",
@@ -105,8 +107,9 @@ async fn http() {
     expect(&answer, "409 Conflict", &empty, "");
 }
 
+/// Scenario `origin_re`.
 #[tokio::test]
-async fn origin_re() {
+async fn only_origins_of_the_expression_are_admitted() {
     let origin = Some(OriginPattern::Expression(Regex::new(r"^https://ok\.example$").unwrap()));
     let server = Server::configured(|config| config.signaller.origin = origin).await;
     let request =

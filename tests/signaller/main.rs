@@ -1,9 +1,9 @@
 //! The signaller protocol from the view of its clients: the scenarios of the recording of `signallerd`.
 //!
-//! Requests, frames, codes, reasons and responses are copied by hand from that recording, whose scenarios
-//! name the tests. Deliberate differences are stated at the test. Deadlines are shortened by the options, as
-//! in the recording; exact and default ones are tested with a simulated clock next to the code. HTTP
-//! responses are tested in `http`, a server that serves sigver too in `auto`.
+//! Requests, frames, codes, reasons and responses are copied by hand from that recording. Deliberate
+//! differences are stated at the test. Deadlines are shortened by the options, as in the recording; exact and
+//! default ones are tested with a simulated clock next to the code. HTTP responses are tested in `http`, a
+//! server that serves sigver too in `auto`.
 
 #![allow(unreachable_pub, reason = "a crate without users")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
@@ -24,8 +24,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use harness::{RESPONSE_TIMEOUT, Server};
 
+/// Scenario `session`.
 #[tokio::test]
-async fn session() {
+async fn pipe_forwards_both_ways_until_its_connector_closes() {
     let server = Server::new().await;
     let (mut l, mut c) = server.pair().await;
     c.text("text from C").await;
@@ -48,8 +49,9 @@ async fn session() {
     l.closed(1000, "Normal Closure").await;
 }
 
+/// Scenario `listener_sends_before_connect`.
 #[tokio::test]
-async fn listener_sends_before_connect() {
+async fn messages_before_the_connector_are_kept() {
     let server = Server::new().await;
     let mut l = server.open("/listen/abc").await;
     l.text("early1").await;
@@ -64,16 +66,18 @@ async fn listener_sends_before_connect() {
     c.gets_nothing().await;
 }
 
+/// Scenario `listener_closes_1000`.
 #[tokio::test]
-async fn listener_closes_1000() {
+async fn normal_close_of_listener_is_passed_on() {
     let (mut l, mut c) = Server::new().await.pair().await;
     l.close(1000, "bye").await;
     c.closed(1000, "Normal Closure").await;
     l.closed(1000, "bye").await;
 }
 
+/// Scenario `close_1001_and_4321`.
 #[tokio::test]
-async fn close_1001_and_4321() {
+async fn other_close_codes_are_internal_errors_at_the_other_end() {
     for (code, reason) in [(1001, "going"), (4321, "x")] {
         let (mut l, mut c) = Server::new().await.pair().await;
         c.close(code, reason).await;
@@ -82,23 +86,26 @@ async fn close_1001_and_4321() {
     }
 }
 
+/// Scenario `close_no_code`.
 #[tokio::test]
-async fn close_no_code() {
+async fn close_without_code_is_an_internal_error_at_the_other_end() {
     let (mut l, mut c) = Server::new().await.pair().await;
     c.send(Message::Close(None)).await;
     l.closed(1011, "Internal Error").await;
     assert_eq!(c.next().await, Message::Close(None));
 }
 
+/// Scenario `tcp_drop`.
 #[tokio::test]
-async fn tcp_drop() {
+async fn disconnect_is_an_internal_error_at_the_other_end() {
     let (mut l, c) = Server::new().await.pair().await;
     c.vanish();
     l.closed(1011, "Internal Error").await;
 }
 
+/// Scenario `too_many`.
 #[tokio::test]
-async fn too_many() {
+async fn eighth_message_in_one_direction_ends_the_pipe() {
     for listener in [false, true] {
         let (l, c) = Server::new().await.pair().await;
         let (mut from, mut to) = if listener { (l, c) } else { (c, l) };
@@ -111,8 +118,9 @@ async fn too_many() {
     }
 }
 
+/// Scenario `seven_each`.
 #[tokio::test]
-async fn seven_each() {
+async fn messages_are_counted_by_direction() {
     let (mut l, mut c) = Server::new().await.pair().await;
     for (a, b) in
         [("a1", "b1"), ("a2", "b2"), ("a3", "b3"), ("a4", "b4"), ("a5", "b5"), ("a6", "b6"), ("a7", "b7")]
@@ -127,8 +135,9 @@ async fn seven_each() {
     c.closed(1000, "").await;
 }
 
+/// Scenario `size_1024_and_1025`.
 #[tokio::test]
-async fn size_1024_and_1025() {
+async fn message_beyond_1024_bytes_ends_the_pipe() {
     let (mut l, mut c) = Server::new().await.pair().await;
     c.text(&"x".repeat(1024)).await;
     l.gets(&"x".repeat(1024)).await;
@@ -149,15 +158,15 @@ async fn handle_taken_unknown_and_free_again() {
     let mut c = server.open("/connect/abc").await;
     assert_eq!(server.refused("/connect/abc").await, (404, empty.clone()));
     let _l2 = server.open("/listen/abc").await;
-    // The second listener is not the first one's business, nor is its end the second one's.
+    // The end of the first pipe does not concern the second listener.
     c.close(1000, "").await;
     c.closed(1000, "").await;
     assert_eq!(server.refused("/listen/abc").await, (409, empty));
     server.open("/connect/abc").await;
 }
 
-// Scenarios `listener_gone_then_connect`, listener_dropped_then_connect and listener_dropped_then_relisten. A
-// deliberate difference: in signallerd the handle stayed taken (409), and connectors received 101 and a close
+// Scenarios `listener_gone_then_connect`, `listener_dropped_then_connect` and `listener_dropped_then_relisten`.
+// A deliberate difference: in signallerd the handle stayed taken (409), and connectors received 101 and a close
 // frame.
 #[tokio::test]
 async fn disconnect_of_a_listener_frees_its_handle() {
@@ -201,8 +210,9 @@ async fn waiting_listener_that_exceeds_limits_is_closed() {
     server.open_soon("/listen/abc").await;
 }
 
+/// Scenario `listen_timeout`.
 #[tokio::test]
-async fn listen_timeout() {
+async fn listener_without_connector_is_closed_at_its_deadline() {
     let limits = PipeLimits { listen_deadline: Duration::from_millis(300), ..PipeLimits::default() };
     let server = Server::with_limits(limits).await;
     let mut l = server.open("/listen/abc").await;
@@ -210,8 +220,9 @@ async fn listen_timeout() {
     assert_eq!(server.refused("/connect/abc").await, (404, String::new()));
 }
 
+/// Scenario `pipe_timeout`.
 #[tokio::test]
-async fn pipe_timeout() {
+async fn pipe_is_closed_at_its_deadline() {
     let limits = PipeLimits {
         listen_deadline: Duration::from_millis(300),
         pipe_deadline: Duration::from_millis(600),

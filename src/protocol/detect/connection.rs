@@ -102,7 +102,7 @@ impl ConnectionProtocol {
     }
 
     /// Returns true if the client has to send the first frame, and has not yet.
-    pub fn awaits_first_frame(&self) -> bool {
+    pub(crate) fn awaits_first_frame(&self) -> bool {
         matches!(&self.state, State::Detecting(detector) if detector.awaits_first_frame())
     }
 

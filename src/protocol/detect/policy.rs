@@ -60,19 +60,19 @@ impl Policy {
     }
 
     /// Returns true if the rooms of the key are bridged.
-    pub fn is_bridged(&self, key: &str) -> bool {
+    pub(crate) fn is_bridged(&self, key: &str) -> bool {
         self.bridged.is_partitioned(key)
     }
 
     /// Returns true if the path of a WebSocket may be a room key.
-    pub fn has_keys_in_paths(&self) -> bool {
+    pub(crate) fn has_keys_in_paths(&self) -> bool {
         let families = [Family::ProtobufV1, Family::ProtobufV2];
         families.into_iter().any(|family| !self.releases.of_family(family).is_empty())
     }
 
     /// Returns true if a client may be sent a message before it has sent one, and without a wait for
     /// evidence: nothing is to be detected, and clients of these releases await the first message.
-    pub fn sends_first(&self) -> bool {
+    pub(crate) fn sends_first(&self) -> bool {
         let all = self.releases;
         match all.len() {
             1 => all.of_family(Family::ProtobufV2).is_empty(),
@@ -107,7 +107,7 @@ impl PartialEq for RoomPolicy {
 
 impl RoomPolicy {
     /// Returns true if the key stands for several rooms.
-    pub fn is_partitioned(&self, key: &str) -> bool {
+    pub(crate) fn is_partitioned(&self, key: &str) -> bool {
         match self {
             RoomPolicy::Shared => false,
             RoomPolicy::Partitioned => true,

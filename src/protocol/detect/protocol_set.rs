@@ -51,7 +51,7 @@ impl ProtocolSet {
     }
 
     /// Returns true if no release of sigver is served.
-    pub fn is_signaller_only(&self) -> bool {
+    pub(crate) fn is_signaller_only(&self) -> bool {
         self.releases.is_empty()
     }
 }

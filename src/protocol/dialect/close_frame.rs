@@ -11,7 +11,7 @@ use crate::protocol::frame::Close;
 use crate::protocol::model::{LinkId, Reason, Side};
 
 /// Returns the close frame for `reason` in the codes and texts of `release`.
-pub fn close_frame_for(release: Release, reason: &Reason) -> Close {
+pub(crate) fn close_frame_for(release: Release, reason: &Reason) -> Close {
     match reason {
         // No Node.js server had these: the same in all dialects.
         Reason::SlowConsumer => Close::new(1008, "too much waits to be read by this client"),

@@ -17,14 +17,15 @@ mod session;
 mod webrtc;
 
 pub use candidates::Candidates;
-pub use close_frame::close_frame_for;
+pub(crate) use close_frame::close_frame_for;
 pub use docs_table::markdown;
 pub use json::{MessageShape, ParsedMessage, sse_codec as sse};
 pub(crate) use keepalive::Keepalive;
 pub(crate) use message_limit::MessageLimit;
 pub use output::{Evidence, Output, OutputSink};
-pub use protobuf::{PROBE, detect_v1_layout, detect_v2_layout};
+pub(crate) use protobuf::{PROBE, detect_v1_layout, detect_v2_layout};
 pub(crate) use release::{Confirmation, JsonCodec, JsonFacts};
 pub use release::{ContentLayout, Dialect, Family, PeerProtocol, Release, ReleaseSet, UnknownRelease};
 pub use session::{Session, SessionOptions, UpgradeRequest};
-pub use webrtc::{ReceivedSignal, SessionDescription, receive_signal};
+pub(crate) use webrtc::receive_signal;
+pub use webrtc::{ReceivedSignal, SessionDescription};

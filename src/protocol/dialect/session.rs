@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// Returns the close frame for a key in the path that `release` refuses, if it does.
-    pub fn key_error(upgrade: &UpgradeRequest, release: Release) -> Option<Close> {
+    pub(crate) fn key_error(upgrade: &UpgradeRequest, release: Release) -> Option<Close> {
         if !release.dialect().family().key_is_path() {
             return None;
         }
@@ -122,13 +122,13 @@ impl Session {
 
     /// Adopts fewer candidates than before, of the codec's family, and outputs the messages that are due to
     /// them.
-    pub fn adopt(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
+    pub(crate) fn adopt(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         self.candidates = candidates;
         self.assume(candidates, now, out);
     }
 
     /// Treats the client as one of these candidates, while it may still turn out to be another one.
-    pub fn assume(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
+    pub(crate) fn assume(&mut self, candidates: Candidates, now: Instant, out: &mut dyn OutputSink) {
         let Candidates { releases, most_likely } = candidates;
         self.dialect = candidates.dialect();
         self.encoding = self.encoding.map(|_| self.dialect.facts().sdp_encoding);
@@ -169,7 +169,7 @@ impl Session {
     }
 
     /// Decodes a message as [`decode`](Self::decode) does, without parsing its JSON again.
-    pub fn decode_parsed(&mut self, message: ParsedMessage, out: &mut dyn OutputSink) {
+    pub(crate) fn decode_parsed(&mut self, message: ParsedMessage, out: &mut dyn OutputSink) {
         let ParsedMessage { message, json } = message;
         self.decode_value(message, json, out);
     }

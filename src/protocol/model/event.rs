@@ -77,7 +77,7 @@ pub enum RoomRole {
 
 impl Event {
     /// Returns the size of the event while it is queued, in bytes: that of its payload and a fixed share.
-    pub fn queued_bytes(&self) -> usize {
+    pub(crate) fn queued_bytes(&self) -> usize {
         let payload = match self {
             Event::Relayed { message, .. } => message.len(),
             Event::Admitted { .. }

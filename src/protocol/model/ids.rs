@@ -78,12 +78,12 @@ impl SenderTag {
 
     /// Returns the tag of a sender of unknown dialect that may speak these peer protocols, one bit each.
     #[must_use]
-    pub const fn with_peer_protocols(self, peer_protocols: u8) -> Self {
+    pub(crate) const fn with_peer_protocols(self, peer_protocols: u8) -> Self {
         SenderTag { peer_protocols, ..self }
     }
 
     /// Returns the peer protocols that the sender may speak, one bit each; `None` for that of the dialect.
-    pub const fn peer_protocols(self) -> Option<u8> {
+    pub(crate) const fn peer_protocols(self) -> Option<u8> {
         match self.peer_protocols {
             0 => None,
             set => Some(set),
@@ -92,7 +92,7 @@ impl SenderTag {
 
     /// Returns the tag of the dialect alone.
     #[must_use]
-    pub const fn of_dialect(self) -> Self {
+    pub(crate) const fn of_dialect(self) -> Self {
         SenderTag { peer_protocols: 0, ..self }
     }
 }
@@ -127,13 +127,13 @@ impl RoomKey {
 
     /// Returns the key with another text, in the room of the same number.
     #[must_use]
-    pub fn with_text(&self, text: &str) -> Self {
+    pub(crate) fn with_text(&self, text: &str) -> Self {
         RoomKey { text: text.into(), partition: self.partition }
     }
 
     /// Returns the key of another room with the same text.
     #[must_use]
-    pub fn with_partition(self, partition: u8) -> Self {
+    pub(crate) fn with_partition(self, partition: u8) -> Self {
         RoomKey { partition, ..self }
     }
 }

@@ -65,7 +65,7 @@ pub enum Payload {
 impl Payload {
     /// Creates a payload from bytes that are part of a frame of `frame_len` bytes. The payload shares the
     /// memory of the frame unless it is a small part of it.
-    pub fn from_frame(bytes: Bytes, frame_len: usize) -> Self {
+    pub(crate) fn from_frame(bytes: Bytes, frame_len: usize) -> Self {
         Payload::Bytes(if should_share_buffer(bytes.len(), frame_len) {
             bytes
         } else {

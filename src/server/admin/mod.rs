@@ -29,7 +29,7 @@ pub struct StatusQuery {
 
 impl StatusQuery {
     /// Returns the request line for this query on the control socket, without its end: `status json rooms`.
-    pub fn to_line(self, format: Format) -> String {
+    pub(crate) fn to_line(self, format: Format) -> String {
         let flags = [
             (format == Format::Json, " json"),
             (self.connections, " connections"),
@@ -41,7 +41,7 @@ impl StatusQuery {
     }
 
     /// Parses a request line of the control socket. Returns `None` if the line is malformed.
-    pub fn parse_line(line: &str) -> Option<(Self, Format)> {
+    pub(crate) fn parse_line(line: &str) -> Option<(Self, Format)> {
         let (mut query, mut format) = (StatusQuery::default(), Format::Text);
         let mut words = line.split_whitespace();
         if words.next() != Some("status") {

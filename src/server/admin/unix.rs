@@ -53,7 +53,10 @@ impl AdminSocket {
     }
 
     /// Answers requests at the socket that [`open`](Self::open) opened, or could not yet; never returns.
-    pub async fn serve_opened(opened: &Result<Option<AdminSocket>, UnixSocketError>, status: &StatusService) {
+    pub(crate) async fn serve_opened(
+        opened: &Result<Option<AdminSocket>, UnixSocketError>,
+        status: &StatusService,
+    ) {
         match opened {
             Ok(Some(socket)) => socket.serve(status).await,
             Err(UnixSocketError::InUse(path)) => {

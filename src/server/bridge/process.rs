@@ -162,7 +162,6 @@ async fn hangs(process: Option<u32>, connect_timeout: Duration, link: &BridgeLin
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::PathBuf;
     use std::sync::Arc;
 
     use super::*;
@@ -181,31 +180,34 @@ mod tests {
         assert_eq!((value("--max-members"), value("--max-connections")), (Some("3"), Some("2000")));
     }
 
-    /// A process that is a script. Its file lists what it did.
-    fn process(name: &str, script: &str) -> (BridgeProcess, PathBuf) {
+    /// Runs a process that is a script, until `steps` have stopped it. Returns the lines that the script
+    /// appended to its file.
+    async fn run(
+        name: &str,
+        script: &str,
+        connect_timeout: Duration,
+        steps: impl AsyncFnOnce(&Path, &BridgeLink, &Shutdown),
+    ) -> String {
         let file = std::env::temp_dir().join(format!("sigver-bridge-{name}-{}", std::process::id()));
         let _ = fs::remove_file(&file);
         let arguments = vec!["-c".into(), script.into(), (&file).into()];
-        let program = "sh".into();
-        (
-            BridgeProcess { program, arguments, connect_timeout: CONNECT_TIMEOUT, child: None, stdin: None },
-            file,
-        )
-    }
-
-    fn link() -> Arc<BridgeLink> {
+        let mut process =
+            BridgeProcess { program: "sh".into(), arguments, connect_timeout, child: None, stdin: None };
         let policy = Policy::new(ProtocolSet::default().releases);
-        BridgeLink::new(&Arc::new(policy), &Telemetry::new())
+        let link = BridgeLink::new(&Arc::new(policy), &Telemetry::new());
+        let shutdown = Shutdown::default();
+        let ends = async { tokio::join!(process.run(&link, &shutdown), steps(&file, &link, &shutdown)) };
+        tokio::time::timeout(Duration::from_secs(60), ends).await.unwrap();
+        assert!(process.child.is_none());
+        let lines = fs::read_to_string(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        lines
     }
 
     async fn wait_for_lines(file: &Path, count: usize) {
-        let lines = || fs::read_to_string(file).unwrap_or_default().lines().count();
-        let counted = async {
-            while lines() < count {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), counted).await.unwrap();
+        while fs::read_to_string(file).unwrap_or_default().lines().count() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     #[tokio::test]
@@ -213,62 +215,48 @@ mod tests {
         // The first one fails; the second waits until it is asked to end.
         let script = "trap 'echo ended >> $0; exit 0' TERM; echo started >> $0; \
                       test $(wc -l < $0) -gt 1 || exit 1; while :; do sleep 0.05; done";
-        let (mut process, file) = process("ends", script);
-        let (shutdown, link) = (Shutdown::default(), link());
         let began = Instant::now();
-        let closes = async {
-            wait_for_lines(&file, 2).await;
+        let steps = async |file: &Path, _: &BridgeLink, shutdown: &Shutdown| {
+            wait_for_lines(file, 2).await;
             assert!(began.elapsed() >= RESTART_DELAYS.0);
             shutdown.begin_closing();
         };
-        tokio::join!(process.run(&link, &shutdown), closes);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "started\nstarted\nended\n");
-        assert!(process.child.is_none());
-        fs::remove_file(&file).unwrap();
+        assert_eq!(run("ends", script, CONNECT_TIMEOUT, steps).await, "started\nstarted\nended\n");
     }
 
     #[tokio::test]
     async fn process_that_hangs_is_killed_and_started_again() {
-        let (mut process, file) = process("hangs", "echo $$ >> $0; exec sleep 60");
-        let (shutdown, link) = (Shutdown::default(), link());
-        let hangs = async {
-            wait_for_lines(&file, 1).await;
+        let steps = async |file: &Path, link: &BridgeLink, shutdown: &Shutdown| {
+            wait_for_lines(file, 1).await;
             link.hung.report(Some(std::process::id()));
             tokio::time::sleep(2 * RESTART_DELAYS.0).await;
-            let started = fs::read_to_string(&file).unwrap();
+            let started = fs::read_to_string(file).unwrap();
             assert_eq!(started.lines().count(), 1, "another bridge hangs");
             link.hung.report(Some(started.trim().parse().unwrap()));
-            wait_for_lines(&file, 2).await;
+            wait_for_lines(file, 2).await;
             shutdown.begin_closing();
         };
-        tokio::join!(process.run(&link, &shutdown), hangs);
-        fs::remove_file(&file).unwrap();
+        let ids = run("hangs", "echo $$ >> $0; exec sleep 60", CONNECT_TIMEOUT, steps).await;
+        assert_eq!(ids.lines().count(), 2);
     }
 
     #[tokio::test]
     async fn process_that_does_not_connect_is_killed_and_started_again() {
-        let (mut process, file) = process("missing", "echo started >> $0; exec sleep 60");
-        process.connect_timeout = Duration::from_secs(1);
-        let (shutdown, link) = (Shutdown::default(), link());
-        let waits = async {
-            wait_for_lines(&file, 2).await;
+        let steps = async |file: &Path, _: &BridgeLink, shutdown: &Shutdown| {
+            wait_for_lines(file, 2).await;
             shutdown.begin_closing();
         };
-        tokio::join!(process.run(&link, &shutdown), waits);
-        fs::remove_file(&file).unwrap();
+        let script = "echo started >> $0; exec sleep 60";
+        assert_eq!(run("missing", script, Duration::from_secs(1), steps).await, "started\nstarted\n");
     }
 
     #[tokio::test]
     async fn process_that_ends_during_the_drain_is_not_started_again() {
-        let (mut process, file) = process("drain", "echo started >> $0; sleep 0.3; exit 1");
-        let (shutdown, link) = (Shutdown::default(), link());
-        let drains = async {
-            wait_for_lines(&file, 1).await;
+        let steps = async |file: &Path, _: &BridgeLink, shutdown: &Shutdown| {
+            wait_for_lines(file, 1).await;
             shutdown.begin_draining(Duration::from_secs(60));
         };
-        let ended = tokio::time::timeout(Duration::from_secs(20), process.run(&link, &shutdown));
-        tokio::join!(async { ended.await.unwrap() }, drains);
-        assert_eq!(fs::read_to_string(&file).unwrap(), "started\n");
-        fs::remove_file(&file).unwrap();
+        let script = "echo started >> $0; sleep 0.3; exit 1";
+        assert_eq!(run("drain", script, CONNECT_TIMEOUT, steps).await, "started\n");
     }
 }

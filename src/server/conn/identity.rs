@@ -31,7 +31,7 @@ impl From<ClientEndpoint> for AdmittedClient {
 }
 
 /// Returns the span of a connection: only at `debug`, unless addresses are asked for.
-pub fn connection_span(
+pub(crate) fn connection_span(
     id: PeerId,
     endpoint: ClientEndpoint,
     transport: TransportKind,

@@ -9,7 +9,8 @@ mod shutdown;
 mod timers;
 
 pub use driver::run;
-pub use identity::{AdmittedClient, connection_span};
+pub use identity::AdmittedClient;
+pub(crate) use identity::connection_span;
 pub use shared::{ConnectionLimits, Shared};
 pub use shutdown::Shutdown;
 pub use timers::TimerQueue;

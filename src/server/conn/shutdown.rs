@@ -45,14 +45,14 @@ impl DrainWindow {
 
 impl Shutdown {
     /// Begins the drain: connections are closed within `length`.
-    pub fn begin_draining(&self, length: Duration) {
+    pub(crate) fn begin_draining(&self, length: Duration) {
         self.window.get_or_init(|| DrainWindow { begin: clock::now(), length });
         self.draining.cancel();
         self.tasks.close();
     }
 
     /// Begins the end: all connections close at once.
-    pub fn begin_closing(&self) {
+    pub(crate) fn begin_closing(&self) {
         self.draining.cancel();
         self.closing.cancel();
         self.tasks.close();
@@ -70,12 +70,12 @@ impl Shutdown {
     }
 
     /// Returns true if all connections are to close.
-    pub fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.is_cancelled()
     }
 
     /// Returns the time at which a connection is to close, if the drain has begun.
-    pub fn close_at(&self, id: PeerId) -> Option<Instant> {
+    pub(crate) fn close_at(&self, id: PeerId) -> Option<Instant> {
         self.window.get().map(|window| window.close_at(id))
     }
 
@@ -85,7 +85,7 @@ impl Shutdown {
     }
 
     /// Waits until connections without a request are to end: some time after the begin of the drain.
-    pub async fn admission_over(&self) {
+    pub(crate) async fn admission_over(&self) {
         self.draining().await;
         // Boxed, as each new connection has this state.
         let grace = Box::pin(tokio::time::sleep(ADMISSION_GRACE));
@@ -96,12 +96,12 @@ impl Shutdown {
     }
 
     /// Waits until all connections are to close.
-    pub fn closing(&self) -> WaitForCancellationFuture<'_> {
+    pub(crate) fn closing(&self) -> WaitForCancellationFuture<'_> {
         self.closing.cancelled()
     }
 
     /// Waits until this connection is to close.
-    pub async fn connection_closing(&self, id: PeerId) {
+    pub(crate) async fn connection_closing(&self, id: PeerId) {
         self.draining().await;
         let Some(at) = self.close_at(id) else { return };
         tokio::select! {

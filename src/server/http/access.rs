@@ -29,7 +29,7 @@ const FOREIGN_ORIGIN: &str = "403 Forbidden: pages of this origin may not connec
 const TOO_MANY: &str = "429 Too Many Requests: your address has too many connections\n";
 const TOO_OFTEN: &str = "429 Too Many Requests: your address connects too often\n";
 
-/// Checks of requests. They take the way of hyper, so that there is one place of them.
+/// Checks of requests. All requests that need one are handled by hyper, so that the checks are in one place.
 #[derive(Debug)]
 pub(crate) struct AccessControl {
     /// A reload may change them.

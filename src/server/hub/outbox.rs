@@ -13,7 +13,7 @@ use crate::protocol::model::{Event, Side};
 use crate::server::memory::{MemoryBudget, MemoryCharge};
 use crate::server::scratch;
 
-/// The way of events to a peer whose connection is at another node. No method waits.
+/// Receiver of the events of a peer whose connection is at another node. No method waits.
 pub trait RemoteReader: fmt::Debug + Send + Sync {
     /// Sends an event. Returns the task to wake once no lock is held.
     fn send(&self, event: &Event) -> Option<Waker>;
@@ -153,7 +153,7 @@ impl Outbox {
 
     /// Returns true if the reader is registered and the queue is still empty, so that polling again from the
     /// same task is unnecessary. Saves a lock per poll.
-    pub fn is_reader_parked(&self) -> bool {
+    pub(crate) fn is_reader_parked(&self) -> bool {
         self.0.reader_parked.load(Ordering::Acquire)
     }
 
@@ -213,7 +213,7 @@ impl Outbox {
     }
 
     /// Notifies the peers that wait for a queue at another node, as it is relieved.
-    pub fn relieve_remote(&self) {
+    pub(crate) fn relieve_remote(&self) {
         let waiting =
             self.0.queue.lock().extension.as_mut().map(|extension| std::mem::take(&mut extension.waiting));
         waiting.into_iter().flatten().for_each(|waiting| waiting.notify());
@@ -260,7 +260,7 @@ impl Outbox {
     }
 
     /// Returns ready if the limit was exceeded or the queue was [notified](Self::notify). Takes no events.
-    pub fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Result<(), Overflow>> {
+    pub(crate) fn poll_overflow(&self, context: &mut Context<'_>) -> Poll<Result<(), Overflow>> {
         let mut queue = self.0.queue.lock();
         if queue.overflowed {
             return Poll::Ready(Err(Overflow));

@@ -1,4 +1,4 @@
-//! The way of a connector to its listener at another node of a cluster: the pipe there reads its bytes.
+//! A connector whose listener is at another node of a cluster: its bytes are forwarded to the pipe there.
 
 use std::future::Future;
 use std::io;

@@ -22,12 +22,12 @@ pub struct LogReport {
 
 impl LogCounts {
     /// Counts a line that was dropped.
-    pub fn count_dropped(&self) {
+    pub(crate) fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a repeated line of which the log has the number only.
-    pub fn count_summed_up(&self) {
+    pub(crate) fn count_summed_up(&self) {
         self.summed_up.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -37,7 +37,7 @@ impl LogCounts {
     }
 
     /// Returns the number of repeated lines of which the log has the number only.
-    pub fn summed_up(&self) -> u64 {
+    pub(crate) fn summed_up(&self) -> u64 {
         self.summed_up.load(Ordering::Relaxed)
     }
 

@@ -5,14 +5,10 @@ use std::fmt::Write as _;
 use super::cluster_report::push_cluster;
 use super::report::{ConnectionReport, CountReport, Report, RoomsReport};
 use super::{BridgeReport, UnixSeconds};
+use crate::text_table::{CellAlignment, text_table};
 
 /// Number of rooms listed where not all are asked for.
 const MAX_ROOMS: usize = 20;
-
-/// Cells of one row, and their headers, of which the columns that are empty or zero throughout are left out.
-struct Table {
-    rows: Vec<Vec<String>>,
-}
 
 /// Returns the report as lines of text, of 80 columns at most unless everything or a list is asked for.
 pub(super) fn render(report: &Report) -> String {
@@ -27,9 +23,9 @@ pub(super) fn render(report: &Report) -> String {
         report.connections.active,
         report.connections.total,
     );
-    let table = usage_table(report);
-    if table.rows.len() > 1 {
-        table.push_to(&mut out, report.all);
+    let rows = usage_rows(report);
+    if rows.len() > 1 {
+        push_table(&mut out, rows, report.all);
         out.push('\n');
     }
     push_rooms(&mut out, &report.rooms);
@@ -54,13 +50,14 @@ pub(super) fn render(report: &Report) -> String {
         let header = ["connection", "since", "dialect", "evidence", "possible releases"];
         let rows = connections.iter().map(|connection| connection_row(connection).to_vec());
         let header = header.map(str::to_owned).to_vec();
-        Table { rows: std::iter::once(header).chain(rows).collect() }.push_to(&mut out, true);
+        push_table(&mut out, std::iter::once(header).chain(rows).collect(), true);
     }
     out
 }
 
-/// Returns a row for each dialect that was seen; with everything, for each that is served as well.
-fn usage_table(report: &Report) -> Table {
+/// Returns the header, and a row for each dialect that was seen; with everything, for each that is served as
+/// well.
+fn usage_rows(report: &Report) -> Vec<Vec<String>> {
     let mut header = vec!["dialect", "active", "total", "last seen", "possible"];
     if report.all {
         header.extend(["total", "last seen", "releases", "evidence"]);
@@ -97,7 +94,7 @@ fn usage_table(report: &Report) -> Table {
             rows.push(row);
         }
     }
-    Table { rows }
+    rows
 }
 
 fn count_cells(count: CountReport, time: UnixSeconds) -> [String; 3] {
@@ -187,23 +184,16 @@ fn push_troubles(out: &mut String, report: &Report) {
     }
 }
 
-impl Table {
-    /// Appends the table, whose columns are as wide as their widest cell.
-    fn push_to(&self, out: &mut String, all: bool) {
-        let columns = self.rows.first().map_or(0, Vec::len);
-        let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
-        let is_shown = |column: usize| {
-            all || self.rows.iter().skip(1).any(|row| !matches!(&*cell(row, column), "" | "0" | "never"))
-        };
-        let shown: Vec<usize> = (0..columns).filter(|column| is_shown(*column)).collect();
-        for row in &self.rows {
-            let mut line = String::new();
-            for &column in &shown {
-                let width = self.rows.iter().map(|row| cell(row, column).len()).max().unwrap_or_default();
-                let _ = write!(line, "{:<width$}  ", cell(row, column));
-            }
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
+/// Appends a table, without columns that are empty or zero throughout unless `all` are shown.
+fn push_table(out: &mut String, mut rows: Vec<Vec<String>>, all: bool) {
+    let columns = rows.first().map_or(0, Vec::len);
+    rows.iter_mut().for_each(|row| row.resize(columns, String::new()));
+    let is_shown =
+        |column: usize| all || rows.iter().skip(1).any(|row| !matches!(&*row[column], "" | "0" | "never"));
+    let shown: Vec<bool> = (0..columns).map(is_shown).collect();
+    for row in &mut rows {
+        let mut shown = shown.iter();
+        row.retain(|_| shown.next() == Some(&true));
     }
+    out.push_str(&text_table(&rows, CellAlignment::Left));
 }

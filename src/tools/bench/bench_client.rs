@@ -152,7 +152,7 @@ impl BenchClient {
 
     /// Writes `bytes`, reading while the server does not take them, and returns the number of contents
     /// received. Other replies are left to [`settle`](Self::settle).
-    pub async fn write_while_reading(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+    pub(crate) async fn write_while_reading(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let state = &mut self.state;
         let mut contents = 0;
         let passed =

@@ -78,7 +78,7 @@ impl Error {
     }
 
     /// Returns the error with `client` named, unless it concerns the whole measurement.
-    pub fn in_context(self, client: &str) -> Error {
+    pub(crate) fn in_context(self, client: &str) -> Error {
         match self {
             error @ (Error::FileLimit(_) | Error::NoLocalPort | Error::Interrupted) => error,
             error => Error::Context { client: client.to_owned(), error: Box::new(error) },

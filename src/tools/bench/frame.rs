@@ -42,7 +42,7 @@ pub fn bounds(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 /// Passes each whole frame to `each`, and returns their total length in bytes.
-pub fn each_whole(bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> usize {
+pub(crate) fn each_whole(bytes: &[u8], mut each: impl FnMut(Frame<'_>)) -> usize {
     let mut at = 0;
     while let Some((head, end)) = bounds(&bytes[at..]) {
         each(Frame { first: bytes[at], payload: &bytes[at + head..at + end] });
@@ -75,13 +75,13 @@ pub fn put_message(out: &mut Vec<u8>, message: &dialects::ClientFrame) {
 }
 
 /// Appends a close frame, with `code` if there is one.
-pub fn put_close(out: &mut Vec<u8>, code: Option<u16>) {
+pub(crate) fn put_close(out: &mut Vec<u8>, code: Option<u16>) {
     let code = code.map(u16::to_be_bytes);
     put(out, CLOSE, code.as_ref().map_or(&[], <[u8; 2]>::as_slice));
 }
 
 /// Returns code and reason of a close frame's payload.
-pub fn close_code_and_reason(payload: &[u8]) -> (Option<u16>, String) {
+pub(crate) fn close_code_and_reason(payload: &[u8]) -> (Option<u16>, String) {
     match payload {
         [high, low, reason @ ..] => {
             (Some(u16::from_be_bytes([*high, *low])), String::from_utf8_lossy(reason).into_owned())

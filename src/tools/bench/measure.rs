@@ -12,7 +12,7 @@ use super::progress::{Phase, Progress};
 use crate::server::fd_limit;
 
 /// Number of concurrent connection attempts. Below the usual backlog of a server.
-pub const AT_ONCE: usize = 256;
+pub(crate) const AT_ONCE: usize = 256;
 /// Interval between progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Open files needed besides connections.
@@ -77,7 +77,7 @@ impl Lost {
 }
 
 /// Raises the limit of open files for `connections` connections.
-pub fn ensure_fd_limit(connections: usize) -> Result<(), Error> {
+pub(crate) fn ensure_fd_limit(connections: usize) -> Result<(), Error> {
     let needed = connections as u64 + OTHER_FILES;
     // Systems without such a limit return an error here.
     match fd_limit::raise() {
@@ -90,7 +90,7 @@ pub fn ensure_fd_limit(connections: usize) -> Result<(), Error> {
 }
 
 /// Runs `make` for each index below `total`, some concurrently, and returns the results in no order.
-pub async fn spawn_many<T, F>(
+pub(crate) async fn spawn_many<T, F>(
     total: usize,
     progress: &Progress,
     make: impl FnMut(usize) -> F,
@@ -135,7 +135,7 @@ where
 }
 
 /// Returns a task's result; a task that panicked or was aborted counts as a closed connection.
-pub fn task_result<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+pub(crate) fn task_result<T>(task: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
     task.unwrap_or_else(|error| Err(Error::Closed(error.to_string())))
 }
 

@@ -108,7 +108,7 @@ impl LoadThread {
 }
 
 /// Announces due round trips in the given rooms, until dropped.
-pub async fn run_pacer(
+pub(crate) async fn run_pacer(
     schedule: Schedule,
     rooms: Vec<(usize, Arc<PendingSends>)>,
     begin: Instant,

@@ -30,7 +30,7 @@ pub struct PairMessages {
 
 impl PairMessages {
     /// Returns contents of `bytes` bytes that need no translation between clients of one dialect.
-    pub fn opaque(member: Protocol, joiner: Protocol, bytes: usize) -> Result<PairMessages, Error> {
+    pub(crate) fn opaque(member: Protocol, joiner: Protocol, bytes: usize) -> Result<PairMessages, Error> {
         meet(member, joiner)?;
         for protocol in [member, joiner] {
             let why = match protocol {
@@ -51,7 +51,7 @@ impl PairMessages {
     }
 
     /// Returns an offer and an answer, or the nearest a dialect has.
-    pub fn negotiation(member: Protocol, joiner: Protocol) -> Result<PairMessages, Error> {
+    pub(crate) fn negotiation(member: Protocol, joiner: Protocol) -> Result<PairMessages, Error> {
         meet(member, joiner)?;
         let down = match member {
             Protocol::Sigver(Dialect::Sigver1 | Dialect::Sigver4) => MessageKind::Offer,
@@ -126,7 +126,7 @@ impl Pair {
 }
 
 /// Connects a client and waits until it is member or joiner, by its `role`.
-pub async fn connect_client(
+pub(crate) async fn connect_client(
     target: &Target,
     protocol: Protocol,
     role: Role,

@@ -57,7 +57,7 @@ impl Progress {
     }
 
     /// Returns true if the measurement was stopped.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         *self.0.stop.borrow()
     }
 

@@ -78,7 +78,7 @@ impl WsConnection {
 
     /// Writes `bytes`. While the server does not take them, reads and passes each whole frame to `each`: a
     /// server need not read from a client that does not.
-    pub async fn write_while_reading(
+    pub(crate) async fn write_while_reading(
         &mut self,
         bytes: &[u8],
         mut each: impl FnMut(Frame<'_>),

@@ -132,7 +132,7 @@ impl TestMessage {
     }
 
     /// Returns the message as a JSON value, if it is one.
-    pub fn to_json(&self) -> Option<Value> {
+    pub(crate) fn to_json(&self) -> Option<Value> {
         match self.kind {
             MessageKind::Offer | MessageKind::Answer | MessageKind::Candidate => {
                 Some(json!({self.kind.name(): self.body()}))
@@ -182,7 +182,7 @@ impl TestMessage {
 impl ReceivedMessage {
     /// Returns the message in a JSON value. Offers, answers and candidates are objects with one attribute of
     /// that name.
-    pub fn from_json(value: Value) -> Self {
+    pub(crate) fn from_json(value: Value) -> Self {
         if let Value::Object(object) = &value
             && object.len() == 1
             && let Some((name, inner)) = object.iter().next()

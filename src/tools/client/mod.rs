@@ -9,6 +9,6 @@ pub mod peer;
 pub mod protocol;
 
 /// Returns a random room key, which suits every dialect and is a handle of signaller.
-pub fn random_key() -> String {
+pub(crate) fn random_key() -> String {
     format!("m{:015x}", fastrand::u64(..) >> 4)
 }

@@ -135,14 +135,14 @@ impl SyntheticPeer {
     }
 
     /// Moves the events that have arrived into the log, without waiting.
-    pub fn drain_events(&mut self) {
+    pub(crate) fn drain_events(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             self.log.push(event);
         }
     }
 
     /// Returns how the connection was closed, if the log has that.
-    pub fn close_text(&self) -> Option<String> {
+    pub(crate) fn close_text(&self) -> Option<String> {
         self.log.iter().find_map(|event| match event {
             ClientEvent::Closed(code, reason) => Some(close_text(*code, reason)),
             _ => None,
@@ -158,7 +158,7 @@ impl SyntheticPeer {
 }
 
 /// Returns a text for a close code and reason.
-pub fn close_text(code: Option<u16>, reason: &str) -> String {
+pub(crate) fn close_text(code: Option<u16>, reason: &str) -> String {
     match (code, reason) {
         (None, _) => "closed without a code".to_owned(),
         (Some(code), "") => format!("closed with {code}"),

@@ -77,12 +77,12 @@ impl Protocol {
     }
 
     /// Returns the protocol's name in a narrow table.
-    pub fn table_label(self) -> &'static str {
+    pub(crate) fn table_label(self) -> &'static str {
         self.name().strip_prefix("sigver-").unwrap_or("sgnl")
     }
 
     /// Returns true if a member of one protocol and a joiner of the other can meet at all.
-    pub fn is_compatible_with(self, other: Protocol) -> bool {
+    pub(crate) fn is_compatible_with(self, other: Protocol) -> bool {
         self == other || (self != Protocol::Signaller && other != Protocol::Signaller)
     }
 

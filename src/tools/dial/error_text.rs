@@ -20,7 +20,7 @@ const TRUST_ANY: &str = "--insecure trusts any";
 
 /// Returns the message of an error and of all its causes, separated by `": "`, each once. Errors of
 /// connections have a text of their own.
-pub fn error_chain(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn error_chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     for cause in std::iter::successors(Some(error), |error| (*error).source()) {
         let raw = cause.to_string();
@@ -40,7 +40,7 @@ pub fn error_chain(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// Returns the text for an error of a connection.
-pub fn io_error_text(error: &io::Error) -> String {
+pub(crate) fn io_error_text(error: &io::Error) -> String {
     if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
         return tls_error_text(tls);
     }

@@ -29,7 +29,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
-pub use self::error_text::{error_chain, io_error_text};
+pub(crate) use self::error_text::{error_chain, io_error_text};
 pub use self::token::{TokenArgs, TokenError};
 pub use self::trust::{CertificateFileError, TrustArgs};
 use crate::config::redact::displayed;
@@ -189,7 +189,7 @@ impl Target {
     /// # Errors
     ///
     /// The token is not readable, or malformed.
-    pub fn with_token(self, token: &TokenArgs) -> Result<Target, TokenError> {
+    pub(crate) fn with_token(self, token: &TokenArgs) -> Result<Target, TokenError> {
         Ok(Target { authorization: token.authorization()?, ..self })
     }
 

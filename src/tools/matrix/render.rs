@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::result::{MatrixResult, PairFailure, PairId, PairResult, Verdict};
+use crate::text_table::{CellAlignment, text_table};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::text_table::{CellAlignment, text_table};
 
 /// Returns each loss of a result with its number of pairs, most frequent first. In a grid a loss is named by
 /// its place, counted from 1.

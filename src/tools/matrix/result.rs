@@ -138,7 +138,7 @@ impl MatrixResult {
 
     /// Returns the pairs that are worse than in an older result. Pairs that only one of the results has are
     /// not compared, but a new pair must not fail.
-    pub fn regressions(&self, before: &MatrixResult) -> Vec<PairFailure> {
+    pub(crate) fn regressions(&self, before: &MatrixResult) -> Vec<PairFailure> {
         let mut found = Vec::new();
         for PairResult { pair, verdict, .. } in self.all() {
             let old = before.all().find(|old| old.pair == *pair);

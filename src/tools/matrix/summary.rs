@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::render::{failures_by_reason, protocols};
 use super::result::{MatrixResult, PairFailure, PairId, PairResult, Verdict};
+use crate::text_table::{CellAlignment, text_table};
 use crate::tools::client::protocol::Protocol;
-use crate::tools::text_table::{CellAlignment, text_table};
 
 /// Greatest width, in columns.
 const WIDTH: usize = 100;

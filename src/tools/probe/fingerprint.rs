@@ -53,7 +53,7 @@ pub enum FirstFrames {
 }
 
 /// Returns the releases that behave like this.
-pub fn matching_releases(observation: &Observation) -> Vec<Release> {
+pub(crate) fn matching_releases(observation: &Observation) -> Vec<Release> {
     Release::ALL.into_iter().filter(|release| matches_release(observation, *release)).collect()
 }
 
@@ -136,7 +136,7 @@ fn heartbeat_timeout(release: Release) -> Option<(u16, u64)> {
 
 impl Observation {
     /// Returns the observation that there is no connection.
-    pub fn without_connection(error: &ConnectError) -> Observation {
+    pub(crate) fn without_connection(error: &ConnectError) -> Observation {
         match error.refusal() {
             Some(status) => Observation::Refused(status),
             None => Observation::Failed(error_chain(error)),
@@ -152,7 +152,7 @@ impl Observation {
     }
 
     /// Returns true if the server answers as a gateway like this one.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         matches!(self, Observation::Http(Some((200, line))) if line.to_lowercase().contains("sigver"))
     }
 }

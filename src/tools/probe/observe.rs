@@ -138,7 +138,7 @@ pub async fn silent(target: &Target) -> Observation {
 }
 
 /// Connects without a key in the path, and sends nothing.
-pub async fn empty_path(target: &Target) -> Observation {
+pub(crate) async fn empty_path(target: &Target) -> Observation {
     match ProbeSocket::open(target, "/").await {
         Ok(mut socket) => Observation::EmptyPath(socket.closed(REACTION_TIMEOUT).await),
         Err(error) => Observation::without_connection(&error),
@@ -146,7 +146,7 @@ pub async fn empty_path(target: &Target) -> Observation {
 }
 
 /// Sends `{}`, which is no message of any dialect, and harms no Node.js server.
-pub async fn empty_object(target: &Target) -> Observation {
+pub(crate) async fn empty_object(target: &Target) -> Observation {
     match ProbeSocket::open(target, &path()).await {
         Ok(mut socket) => {
             socket.text("{}").await;
@@ -169,7 +169,7 @@ pub async fn signaller(target: &Target) -> Result<bool, u16> {
 }
 
 /// Opens an empty key, by which sigver 9 and 10 differ.
-pub async fn empty_key(target: &Target) -> Observation {
+pub(crate) async fn empty_key(target: &Target) -> Observation {
     match ProbeSocket::open(target, "/").await {
         Ok(mut socket) => {
             socket.text("{\"open\":\"\"}").await;
@@ -180,7 +180,7 @@ pub async fn empty_key(target: &Target) -> Observation {
 }
 
 /// Connects a second client with the same key, by which releases of sigver 15 differ.
-pub async fn second_client(target: &Target) -> Observation {
+pub(crate) async fn second_client(target: &Target) -> Observation {
     let path = path();
     let opened = async {
         let mut first = ProbeSocket::open(target, &path).await?;
@@ -233,7 +233,7 @@ pub async fn favored(target: &Target) -> Observation {
 }
 
 /// Answers no heartbeat.
-pub async fn heartbeat_timeout(target: &Target) -> Observation {
+pub(crate) async fn heartbeat_timeout(target: &Target) -> Observation {
     match ProbeSocket::open(target, &path()).await {
         Ok(mut socket) => {
             let opened = Instant::now();

@@ -31,7 +31,7 @@ pub struct ClientViews {
 
 impl ClientViews {
     /// Returns the views of a scenario's clients.
-    pub fn from_scenario(scenario: &Scenario) -> ClientViews {
+    pub(crate) fn from_scenario(scenario: &Scenario) -> ClientViews {
         let layout = IdLayout::from_version(&scenario.version);
         let named = SpokenDialect::from_version(&scenario.version);
         let mut dialects: HashMap<String, SpokenDialect> = HashMap::new();

@@ -56,7 +56,7 @@ pub struct FrameSniffer {
 
 impl FrameSniffer {
     /// Processes the next bytes. Returns the messages and frames that they complete.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Vec<SniffedFrame> {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> Vec<SniffedFrame> {
         let mut found = Vec::new();
         while !self.has_given_up {
             if self.frame.is_none() {

@@ -13,7 +13,7 @@ use super::transcript::{FrameKind, RecordedFrame, to_hex};
 use crate::tools::protobuf::{WireField, WireValue, fields, put_bytes, put_number, put_varint};
 
 /// Numbers below this one are literal, not server-generated.
-pub const SMALL: u64 = 1000;
+pub(crate) const SMALL: u64 = 1000;
 
 /// The positions of ids in the frames of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Id {
 
     /// Returns true if another server may send this id where the recorded one sent a server-generated id. The
     /// number 0 is one in JSON only, where joiners can be counted from it.
-    pub fn is_substitute_for(&self, original: &Id, json: bool) -> bool {
+    pub(crate) fn is_substitute_for(&self, original: &Id, json: bool) -> bool {
         match (self, original) {
             (Id::Number(n), Id::Number(_)) => json || *n != 0,
             (Id::Index(_), Id::Index(_)) => true,

@@ -199,7 +199,7 @@ impl Drop for ConnectionRecorder {
 }
 
 /// Creates the folder that a path with a `/` at its end names, so that [`Recorder::new`] writes into it.
-pub fn create_folder(path: &Path) -> Result<(), CreateError> {
+pub(crate) fn create_folder(path: &Path) -> Result<(), CreateError> {
     if path.as_os_str().to_string_lossy().ends_with('/') {
         fs::create_dir_all(path).map_err(|error| CreateError::new(path, error))?;
     }

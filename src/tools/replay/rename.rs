@@ -112,7 +112,7 @@ impl KeyRenamer {
     }
 
     /// Restores the original keys in a text of the server.
-    pub fn restore(&self, text: &str) -> String {
+    pub(crate) fn restore(&self, text: &str) -> String {
         self.names.iter().fold(text.to_owned(), |text, (renamed, key)| {
             match text.contains(renamed.as_str()) {
                 true => text.replace(renamed.as_str(), key),

@@ -142,7 +142,7 @@ impl SpokenDialect {
     }
 
     /// Returns true if a message is a ping or a heartbeat.
-    pub fn is_heartbeat(self, bytes: &[u8]) -> bool {
+    pub(crate) fn is_heartbeat(self, bytes: &[u8]) -> bool {
         let text = self.describe(bytes, |id| id.to_string());
         text.is_some_and(|text| {
             matches!(text.as_str(), "heartbeat{true}" | "ping{true}" | "ping or heartbeat{true}")

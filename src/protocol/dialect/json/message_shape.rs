@@ -84,7 +84,7 @@ impl MessageShape {
 
     /// Returns the dialects that have a message of this shape; `None` if the shape has no evidence. `by_join`
     /// is true for a client that became a member by `{"join":K}`.
-    pub fn possible_dialects(self, by_join: bool) -> Option<&'static [Dialect]> {
+    pub(crate) fn possible_dialects(self, by_join: bool) -> Option<&'static [Dialect]> {
         Some(if self.has_type {
             match (self.key, self.id) {
                 (true, _) => &[Sigver4, Sigver5],
@@ -120,12 +120,12 @@ impl MessageShape {
     }
 
     /// Returns true if the message answers the identity probe, as only an opener of sigver 7.0 does.
-    pub fn answers_identity_probe(self) -> bool {
+    pub(crate) fn answers_identity_probe(self) -> bool {
         self.id_is_zero && self.data
     }
 
     /// Returns true if the message asks to join a room, false if it asks to open one; `None` if neither.
-    pub fn join_or_open(self) -> Option<bool> {
+    pub(crate) fn join_or_open(self) -> Option<bool> {
         if self.join {
             Some(true)
         } else if self.open || self.key {

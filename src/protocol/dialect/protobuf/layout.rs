@@ -103,12 +103,12 @@ const CONTENT_20: Schema = Schema(&[(1, Number), (2, Number), (3, Number), (4, D
 const GROUP: Schema = Schema(&[(1, Number), (2, Numbers)]);
 
 /// Returns the layout of a content of sigver 15 to 18; `None` if no field of it is only in one layout.
-pub fn detect_v1_layout(frame: &[u8]) -> Option<ContentLayout> {
+pub(crate) fn detect_v1_layout(frame: &[u8]) -> Option<ContentLayout> {
     detect(frame, 1)
 }
 
 /// Returns the layout of a content of sigver 19 or newer; `None` if no field of it is only in one layout.
-pub fn detect_v2_layout(frame: &[u8]) -> Option<ContentLayout> {
+pub(crate) fn detect_v2_layout(frame: &[u8]) -> Option<ContentLayout> {
     detect(frame, 2)
 }
 

@@ -114,7 +114,7 @@ impl Dialect {
     }
 
     /// Returns the peer-to-peer protocol that its clients speak over an open data channel.
-    pub fn peer_protocol(self) -> PeerProtocol {
+    pub(crate) fn peer_protocol(self) -> PeerProtocol {
         self.facts().peer_protocol
     }
 
@@ -124,7 +124,7 @@ impl Dialect {
     }
 
     /// Returns true if the server sends the first message of a connection.
-    pub fn server_sends_first(self) -> bool {
+    pub(crate) fn server_sends_first(self) -> bool {
         self.facts().server_sends_first
     }
 
@@ -135,7 +135,7 @@ impl Dialect {
     }
 
     /// Returns the dialect of a tag; `None` for the default tag.
-    pub fn from_tag(tag: SenderTag) -> Option<Dialect> {
+    pub(crate) fn from_tag(tag: SenderTag) -> Option<Dialect> {
         Dialect::ALL.into_iter().find(|dialect| dialect.tag() == tag.of_dialect())
     }
 }
@@ -148,7 +148,7 @@ impl fmt::Display for Dialect {
 
 impl PeerProtocol {
     /// Returns the number of its rooms under a key: 1 or more.
-    pub const fn partition_id(self) -> u8 {
+    pub(crate) const fn partition_id(self) -> u8 {
         (self as u8).wrapping_add(1)
     }
 
@@ -168,7 +168,7 @@ impl Family {
     }
 
     /// Returns true if the room key is the path of the URL.
-    pub const fn key_is_path(self) -> bool {
+    pub(crate) const fn key_is_path(self) -> bool {
         match self {
             Family::Json => false,
             Family::ProtobufV1 | Family::ProtobufV2 => true,
@@ -181,7 +181,7 @@ impl Release {
     pub const ALL: [Release; Release::COUNT] = all(Release::VARIANTS);
 
     /// The newest release.
-    pub const LATEST: Release = Release::ALL[Release::COUNT - 1];
+    pub(crate) const LATEST: Release = Release::ALL[Release::COUNT - 1];
 
     /// Returns the dialect of the release.
     pub fn dialect(self) -> Dialect {
@@ -194,7 +194,7 @@ impl Release {
     }
 
     /// Returns true if JSON is also accepted in binary frames (sigver 1 to 7).
-    pub fn accepts_binary_json(self) -> bool {
+    pub(crate) fn accepts_binary_json(self) -> bool {
         self.json().is_some_and(|json| json.opens_by_key)
     }
 
@@ -214,12 +214,12 @@ impl Release {
 
     /// Returns true if field 4 is a ping, which the client answers with a pong in field 5 (sigver 15 from
     /// 15.0.1 on).
-    pub fn has_protobuf_pong(self) -> bool {
+    pub(crate) fn has_protobuf_pong(self) -> bool {
         self.pings() && self.v1().is_some_and(|facts| facts.schema != V1Schema::V15_0_0)
     }
 
     /// Returns true if field 5 asks for another member (sigver 18).
-    pub fn has_try_another(self) -> bool {
+    pub(crate) fn has_try_another(self) -> bool {
         self.v1().is_some_and(|facts| facts.try_another)
     }
 
@@ -253,7 +253,7 @@ impl Release {
     }
 
     /// Returns the version numbers separated by commas, oldest first.
-    pub fn version_list(self) -> String {
+    pub(crate) fn version_list(self) -> String {
         self.versions().join(", ")
     }
 

@@ -82,7 +82,7 @@ impl ReleaseSet {
     }
 
     /// Returns the only release of the set; `None` if there are more or none.
-    pub fn single_release(self) -> Option<Release> {
+    pub(crate) fn single_release(self) -> Option<Release> {
         self.common(|release| release)
     }
 
@@ -92,23 +92,23 @@ impl ReleaseSet {
     }
 
     /// Returns the peer protocol that all releases of the set share.
-    pub fn peer_protocol(self) -> Option<PeerProtocol> {
+    pub(crate) fn peer_protocol(self) -> Option<PeerProtocol> {
         self.common(|release| release.dialect().peer_protocol())
     }
 
     /// Returns the peer protocols of the releases, one bit each, if there are several; 0 if there is one.
-    pub fn uncertain_peer_protocols(self) -> u8 {
+    pub(crate) fn uncertain_peer_protocols(self) -> u8 {
         let set = self.peer_protocols();
         if set.is_power_of_two() { 0 } else { set }
     }
 
     /// Returns the peer protocols of the releases, one bit each.
-    pub fn peer_protocols(self) -> u8 {
+    pub(crate) fn peer_protocols(self) -> u8 {
         self.iter().fold(0, |set, release| set | release.dialect().peer_protocol().bit())
     }
 
     /// Returns true if some of the releases have the key in a message, and others in the path of the URL.
-    pub fn has_both_kinds_of_key(self) -> bool {
+    pub(crate) fn has_both_kinds_of_key(self) -> bool {
         let key_is_path = |release: Release| release.family().key_is_path();
         self.any(key_is_path) && !self.all(key_is_path)
     }
@@ -121,7 +121,7 @@ impl ReleaseSet {
 
     /// Returns the releases of the set that belong to the family.
     #[must_use]
-    pub fn of_family(self, family: Family) -> Self {
+    pub(crate) fn of_family(self, family: Family) -> Self {
         let all = BY_FAMILY.get(family as usize).copied().unwrap_or_default();
         ReleaseSet(self.0 & all.0)
     }
@@ -133,13 +133,13 @@ impl ReleaseSet {
 
     /// Returns the releases of the set that speak the dialect.
     #[must_use]
-    pub fn of_dialect(self, dialect: Dialect) -> Self {
+    pub(crate) fn of_dialect(self, dialect: Dialect) -> Self {
         self.filter(|release| release.dialect() == dialect)
     }
 
     /// Returns the releases of the set whose contents have the layout.
     #[must_use]
-    pub fn of_content_layout(self, layout: ContentLayout) -> Self {
+    pub(crate) fn of_content_layout(self, layout: ContentLayout) -> Self {
         self.filter(|release| release.dialect().content_layout() == Some(layout))
     }
 

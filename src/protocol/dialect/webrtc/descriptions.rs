@@ -49,7 +49,7 @@ fn own_tag(receiver: PeerProtocol) -> SenderTag {
 }
 
 /// Returns the meaning of a message that a client sent over `link`.
-pub fn receive_signal(message: LinkMessage, sender: SenderTag, link: LinkId) -> ReceivedSignal {
+pub(crate) fn receive_signal(message: LinkMessage, sender: SenderTag, link: LinkId) -> ReceivedSignal {
     let Some(from) = Dialect::from_tag(sender).map(|from| from.facts().sdp_encoding) else {
         return ReceivedSignal::Other;
     };

@@ -13,7 +13,8 @@ mod services;
 
 use crate::protocol::dialect::release::SdpEncoding;
 use crate::protocol::model::{LinkId, LinkMessage, Payload};
-pub use descriptions::{ReceivedSignal, SessionDescription, receive_signal};
+pub(crate) use descriptions::receive_signal;
+pub use descriptions::{ReceivedSignal, SessionDescription};
 
 /// Signal, whatever its encoding.
 #[derive(Clone, Debug, PartialEq)]

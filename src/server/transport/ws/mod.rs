@@ -73,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Queues the response to the upgrade request, which is then sent in one write with the first frame.
     #[must_use]
-    pub fn with_response(mut self, response: Vec<u8>) -> Self {
+    pub(crate) fn with_response(mut self, response: Vec<u8>) -> Self {
         if !response.is_empty() {
             self.unsent = Some(Box::new(WriteBuffer { bytes: response, ..WriteBuffer::default() }));
         }

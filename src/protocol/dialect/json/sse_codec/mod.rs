@@ -11,11 +11,11 @@ use crate::protocol::dialect::{Dialect, Release, ReleaseSet};
 
 /// Id of the last event of a stream that the client must not request again. A browser whose stream ends
 /// reconnects on its own, and sends this id.
-pub const FINAL_EVENT_ID: &str = "last";
+pub(crate) const FINAL_EVENT_ID: &str = "last";
 
 /// Body of the answer to a request that only sends a message. Its event has a name that no client listens to,
 /// and data, without which polyfills ignore the id.
-pub const SEND_ACK: &str = ":ok\n\nevent: sent\nid: last\ndata: ok\n\n";
+pub(crate) const SEND_ACK: &str = ":ok\n\nevent: sent\nid: last\ndata: ok\n\n";
 
 /// Form of the requests by which a client of event streams sends messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

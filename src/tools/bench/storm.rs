@@ -63,7 +63,7 @@ pub async fn storm(
     storm.check()?;
     ensure_fd_limit(storm.joiners + 1)?;
     let mut cost = CostMeter::new(process)?;
-    let (key, first) = (random_key(), Arc::new(TestMessage::new(MessageKind::Offer, "bench")));
+    let key = random_key();
     let mut member = connect_client(target, storm.member, Role::Member, &key, None).await?;
     // The member reads, so that the server does not queue for it.
     let mut listening = JoinSet::new();
@@ -74,36 +74,13 @@ pub async fn storm(
             }
         }
     });
-    let joiner = storm.joiner;
-    let mut clients = Vec::new();
-    if storm.connected {
-        let open = |_| {
-            let (target, key) = (target.clone(), key.clone());
-            async move {
-                let client = BenchClient::open(&target, joiner, Role::Joiner, &key).await;
-                client.map_err(|error| error.in_context("a joiner"))
-            }
-        };
-        clients = spawn_many(storm.joiners, progress, open).await?;
-    }
+    let clients = match storm.connected {
+        true => connect_joiners(target, storm, &key, progress).await?,
+        false => Vec::new(),
+    };
     // Tasks are spawned before the clock starts.
     let gate = Arc::new(Barrier::new(storm.joiners + 1));
-    let mut tasks: JoinSet<Result<(Instant, BenchClient), Error>> = JoinSet::new();
-    for _ in 0..storm.joiners {
-        let (target, key, first, gate) = (target.clone(), key.clone(), Arc::clone(&first), Arc::clone(&gate));
-        let client = clients.pop();
-        tasks.spawn(async move {
-            gate.wait().await;
-            let in_context = |error: Error| error.in_context("a joiner");
-            let mut client = match client {
-                Some(client) => client,
-                None => BenchClient::open(&target, joiner, Role::Joiner, &key).await.map_err(in_context)?,
-            };
-            let data = joiner.capabilities().joins_with_data.then_some(&*first);
-            client.begin(data).await.map_err(in_context)?;
-            Ok((Instant::now(), client))
-        });
-    }
+    let mut tasks = spawn_joins(target, storm, &key, clients, &gate);
     cost.start()?;
     let begin = Instant::now();
     gate.wait().await;
@@ -145,6 +122,54 @@ pub async fn storm(
         server,
         lost,
     })
+}
+
+/// Connects the joiners, which do not join yet.
+async fn connect_joiners(
+    target: &Target,
+    storm: &StormPlan,
+    key: &str,
+    progress: &Progress,
+) -> Result<Vec<BenchClient>, Error> {
+    let joiner = storm.joiner;
+    let open = |_| {
+        let (target, key) = (target.clone(), key.to_owned());
+        async move {
+            let client = BenchClient::open(&target, joiner, Role::Joiner, &key).await;
+            client.map_err(|error| error.in_context("a joiner"))
+        }
+    };
+    spawn_many(storm.joiners, progress, open).await
+}
+
+/// Spawns a task for each joiner, which joins when the gate opens: by its connection, if there is one in
+/// `clients`. Its result is the time of the answer.
+fn spawn_joins(
+    target: &Target,
+    storm: &StormPlan,
+    key: &str,
+    mut clients: Vec<BenchClient>,
+    gate: &Arc<Barrier>,
+) -> JoinSet<Result<(Instant, BenchClient), Error>> {
+    let (joiner, first) = (storm.joiner, Arc::new(TestMessage::new(MessageKind::Offer, "bench")));
+    let mut tasks = JoinSet::new();
+    for _ in 0..storm.joiners {
+        let (target, key, first, gate) =
+            (target.clone(), key.to_owned(), Arc::clone(&first), Arc::clone(gate));
+        let client = clients.pop();
+        tasks.spawn(async move {
+            gate.wait().await;
+            let in_context = |error: Error| error.in_context("a joiner");
+            let mut client = match client {
+                Some(client) => client,
+                None => BenchClient::open(&target, joiner, Role::Joiner, &key).await.map_err(in_context)?,
+            };
+            let data = joiner.capabilities().joins_with_data.then_some(&*first);
+            client.begin(data).await.map_err(in_context)?;
+            Ok((Instant::now(), client))
+        });
+    }
+    tasks
 }
 
 impl StormPlan {

@@ -2,6 +2,7 @@
 //! GET and POST.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,14 +10,16 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Notify;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::body::ResponseBody;
+use super::cors;
 #[cfg(feature = "cluster")]
 use super::other_nodes;
 use super::receive_charge::REQUEST_WITH_BODY;
 use super::sse_registry::{Congested, SseRegistry, StreamId};
 use super::upgrade::{self, LAST_EVENT_ID, is_of_page};
-use super::{StreamLifecycle, cors};
 use crate::config::EnabledTransports;
 use crate::protocol::detect::Policy;
 use crate::protocol::dialect::UpgradeRequest;
@@ -38,6 +41,28 @@ const MAX_ID: usize = 64;
 
 const NO_STREAM_ID: &str = "404 Not Found: the body has to be the id of an event stream, @ and a message\n";
 const STREAM_ENDED: &str = "410 Gone: the event stream has ended\n";
+
+/// The event streams of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct StreamLifecycle {
+    /// Notified when a stream ends.
+    pub(super) ended: Arc<Notify>,
+    /// True once a stream was started.
+    pub(super) started: Arc<AtomicBool>,
+    alive: TaskTrackerToken,
+}
+
+impl StreamLifecycle {
+    pub(super) fn new(alive: TaskTrackerToken) -> Self {
+        StreamLifecycle { ended: Arc::default(), started: Arc::default(), alive }
+    }
+
+    /// Registers a new stream. Returns what is to be notified when it ends.
+    fn start(&self) -> Arc<Notify> {
+        self.started.store(true, Ordering::Relaxed);
+        Arc::clone(&self.ended)
+    }
+}
 
 /// The event streams of a server.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use common::ws::{Got, Ws};
+use common::pairs::first_member;
+use common::ws::Got;
 use common::{TestGateway, eventually, hex, soon, tls_files};
 use serde_json::Value;
 use sigver::config::ListenAddress;
@@ -67,14 +68,6 @@ async fn start_with(configure: impl FnOnce(&mut Config)) -> (TestGateway, Socket
     .await;
     let admin = gateway.admin.unwrap();
     (gateway, admin)
-}
-
-/// Opens a WebSocket and becomes the first member of the room of this path.
-async fn first_member(gateway: &TestGateway, path: &str) -> Ws<TcpStream> {
-    let mut ws = gateway.ws(path).await;
-    assert!(ws.binary(&hex("1a02080b")).await);
-    ws.expect(&[Got::binary("2001")]).await;
-    ws
 }
 
 /// Returns the value of a sample, or `None` if there is no such sample.

@@ -6,6 +6,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use common::pairs::first_member;
 use common::process::Served;
 use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request};
@@ -19,14 +20,6 @@ const CLOSED: fn() -> Got = || Got::Close(Some(1001), "the server is shutting do
 
 async fn draining_gateway(timeout: Duration) -> TestGateway {
     TestGateway::configured(|config| config.drain_timeout = timeout).await
-}
-
-/// Opens a WebSocket and becomes the first member of the room of this path.
-async fn first_member(gateway: &TestGateway, path: &str) -> Ws<TcpStream> {
-    let mut ws = gateway.ws(path).await;
-    assert!(ws.binary(&hex("1a02080b")).await);
-    ws.expect(&[Got::binary("2001")]).await;
-    ws
 }
 
 #[tokio::test]

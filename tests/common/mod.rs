@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use sigver::config::TlsFiles;
 use sigver::server::admin::StatusService;
 use sigver::server::{LocalAddress, RefusalCause};
@@ -139,11 +140,10 @@ pub fn tls_files() -> TlsFiles {
 
 /// Bytes from hexadecimal digits; blanks do not count.
 pub fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    HEXLOWER_PERMISSIVE.decode(text.replace(' ', "").as_bytes()).unwrap()
 }
 
 /// Bytes as hexadecimal digits.
 pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER_PERMISSIVE.encode(bytes)
 }

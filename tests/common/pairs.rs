@@ -23,11 +23,17 @@ pub fn content(data: &[u8]) -> Vec<u8> {
 /// A heartbeat of sigver 20, of either side.
 pub const HEARTBEAT: [u8; 2] = [0x08, 1];
 
-/// Returns a member and a joiner of sigver 20 that are linked.
-pub async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
+/// Opens a WebSocket and becomes the first member of the room of this path.
+pub async fn first_member(gateway: &TestGateway, path: &str) -> Ws<TcpStream> {
     let mut first = gateway.ws(path).await;
     assert!(first.binary(&connect(11, &[])).await);
     first.expect(&[Got::binary("2001")]).await;
+    first
+}
+
+/// Returns a member and a joiner of sigver 20 that are linked.
+pub async fn pair(gateway: &TestGateway, path: &str) -> (Ws<TcpStream>, Ws<TcpStream>) {
+    let first = first_member(gateway, path).await;
     let mut joiner = gateway.ws(path).await;
     assert!(joiner.binary(&connect(12, &[])).await);
     joiner.expect(&[Got::binary("2000")]).await;

@@ -15,11 +15,10 @@ use crate::protocol::dialect::{Dialect, Family, Output, PROBE, ParsedMessage, Re
 use crate::protocol::frame::{Close, Message, Outgoing};
 use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Payload, Side};
 use bytes::Bytes;
+use data_encoding::HEXLOWER_PERMISSIVE;
 
 fn hex(text: &str) -> Message {
-    let bytes: Vec<u8> =
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect();
-    Message::Binary(bytes.into())
+    Message::Binary(HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap().into())
 }
 
 fn policy(list: &str) -> Arc<Policy> {
@@ -109,7 +108,7 @@ impl Talk {
         for step in self.steps.drain(..) {
             did.push(match step {
                 Output::Send(outgoing) => match outgoing.into_message() {
-                    Ok(Message::Binary(bytes)) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    Ok(Message::Binary(bytes)) => HEXLOWER_PERMISSIVE.encode(&bytes),
                     Ok(Message::Text(text)) => text.to_string(),
                     Err(Close { code, reason }) => format!("close {code:?} {reason}"),
                 },

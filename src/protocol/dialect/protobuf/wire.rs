@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     fn bytes(hex: &str) -> Bytes {
-        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+        data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().into()
     }
 
     fn whole(outgoing: Outgoing) -> Bytes {

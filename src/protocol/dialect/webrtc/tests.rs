@@ -1,6 +1,7 @@
 //! Translation between all encodings, and payloads of no encoding.
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 
 use super::*;
@@ -49,11 +50,7 @@ fn every_signal_converts_between_all_encodings() {
 /// end of 4.3.1.
 #[test]
 fn recorded_payloads_are_decoded() {
-    let bytes = |text: &str| {
-        let bytes: Vec<u8> =
-            (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect();
-        Payload::Bytes(bytes.into())
-    };
+    let bytes = |text: &str| Payload::Bytes(HEXLOWER.decode(text.as_bytes()).unwrap().into());
     assert_eq!(builder::read(&bytes("22020a00")), Some(WebRtcSignal::End));
     let end = bytes("080010e9e8cc820118873a2200");
     let end = LinkMessage::Data { payload: end, last: false };

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::protocol::model::RoomRole;
-use crate::server::hub::directory::{Directory, Hold, Location, RemoteReader, RemoteRoom};
+use crate::server::hub::directory::{Directory, Hold, Location, RemoteRoom};
+use crate::server::hub::outbox::RemoteReader;
 
 /// The node that has all rooms, and what the link to it does.
 #[derive(Clone, Debug)]

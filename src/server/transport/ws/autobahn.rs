@@ -112,7 +112,7 @@ fn closing(code: u16, reason: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 fn hex(digits: &str) -> Vec<u8> {
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap()
 }
 
 fn short(what: &impl std::fmt::Debug) -> String {

@@ -5,8 +5,7 @@ use super::*;
 const V18: IdLayout = IdLayout::Protobuf { content: 1, ids: &[1] };
 
 fn binary(hex: &str) -> RecordedFrame {
-    let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
-    RecordedFrame::new(FrameKind::Binary, bytes.collect::<Vec<_>>())
+    RecordedFrame::new(FrameKind::Binary, data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap())
 }
 
 fn numbers(pairs: &[(u64, u64)]) -> HashMap<Id, Id> {

@@ -188,7 +188,7 @@ async fn event_streams_of_one_address_are_limited() {
     gateway.stop().await;
 }
 
-/// Its response is held open for 15 seconds.
+/// The response to such a request is held open for 15 seconds.
 #[tokio::test]
 async fn request_that_sends_counts_as_an_event_stream() {
     let gateway = TestGateway::configured(|config| {

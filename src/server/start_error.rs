@@ -79,7 +79,7 @@ pub enum ClusterError {
         /// Cause.
         source: io::Error,
     },
-    /// There is no port for clients, after which that for nodes could be.
+    /// No port for clients is known, from which that for nodes would follow.
     #[error("a server without a TCP port for clients needs '--node-port <number>' with '--cluster <url>'")]
     NoPort,
     /// The address of this machine is not known.

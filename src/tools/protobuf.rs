@@ -20,7 +20,7 @@ pub enum WireValue<'a> {
 pub struct WireField<'a> {
     /// The field number.
     pub number: u64,
-    /// Its value.
+    /// Value, by its wire type.
     pub value: WireValue<'a>,
     /// The bytes of the field, tag included.
     pub raw: &'a [u8],

@@ -58,9 +58,9 @@ struct Outcome {
 /// The clients that do not behave.
 #[derive(Clone, Copy, Debug)]
 enum Scenario {
-    /// They violate the protocol and flood; the network and the gateway fail.
+    /// Clients that violate the protocol and flood; the network and the gateway fail.
     Faults,
-    /// They try to reach the clients of others, all the time.
+    /// Clients that try to reach those of other rooms, all the time.
     Attack,
 }
 

@@ -23,7 +23,7 @@ pub struct Line {
     pub unit: &'static str,
     /// Participant.
     pub whose: String,
-    /// Its values.
+    /// Values of the runs.
     pub value: Summary,
     /// CPU load of the participant, in % of a core.
     pub busy: Option<f64>,

@@ -1,5 +1,5 @@
-//! When a peer is asked whether it is still connected, and when it is given up. Polled state: the caller
-//! passes the time and sends what is due.
+//! The times at which a peer is asked whether it is still connected, and at which it is given up. Polled
+//! state: the caller passes the time, and sends what is due.
 
 use std::time::{Duration, Instant};
 

@@ -9,7 +9,7 @@ use crate::protocol::model::{LinkId, LinkMessage, NetId, PeerId, Side};
 #[derive(Debug)]
 pub(super) struct PeerEntry<H> {
     pub(super) handle: H,
-    /// Its place among the members, if it is one.
+    /// Place among the members, if the peer is one.
     pub(super) place: Option<ArrivalSeq>,
     pub(super) admitted_by: AdmittedBy,
     /// The link of its latest join, which may have ended since.

@@ -30,7 +30,7 @@ use crate::server::reload::{ReloadReport, ReloadSender};
 use crate::server::telemetry::Format;
 use crate::server::write_timeout::WriteTimeout;
 
-/// Methods of what changes something.
+/// Methods of requests that change something.
 const POST_ONLY: &str = "POST";
 
 /// Longest time for a request head, also on a connection that was used before.
@@ -342,12 +342,12 @@ fn check_sender<B>(request: &Request<B>, is_loopback: bool) -> Result<(), (Statu
         Some(authority) => Some(authority.as_str()),
         None => host.map(|host| host.to_str().unwrap_or("?")),
     };
-    // Another name that leads here may be one that its owner has led here, to read with a page of that name.
+    // A site can have its name resolve to this machine, and read the response in a page of that name.
     if is_loopback && !named.is_none_or(is_of_this_machine) {
         return Err((StatusCode::FORBIDDEN, FOREIGN_HOST));
     }
     let site = headers.get(SEC_FETCH_SITE);
-    // A link to the page is one; nothing else is for other sites.
+    // Another site may have a link to the page, and nothing else.
     let is_foreign = site.is_some_and(|site| site == "cross-site") && request.uri().path() != "/";
     // A browser sends one of these headers with every POST: no page may stop or change the server.
     let is_of_page =

@@ -332,11 +332,11 @@ impl Callout {
         Ok(state.open.ask(id).map(|answer| AskedQuestion { callout: self, id, answer }))
     }
 
-    /// Takes note that the program is there.
+    /// Records that the program answers.
     fn on_response(&self, network: Option<ClientNetwork>) {
         let now = clock::now();
         let state = &mut *self.state.lock();
-        // Also if it was not silent: it may have been by the settings before a reload.
+        // Always reset: a reload may have replaced the settings by which the program was silent.
         self.counts.set_silent(false);
         if state.breaker.on_answer(network, now) && state.lines.answers.count(now).is_some() {
             tracing::info!("the program of --auth callout answers again");
@@ -353,7 +353,7 @@ impl Callout {
         }
     }
 
-    /// Takes note that the program did not answer a question of the time `asked`.
+    /// Records that the program did not answer a question of the time `asked`.
     fn on_silence(&self, error: &CalloutError, network: Option<ClientNetwork>, asked: Instant) {
         let now = clock::now();
         let state = &mut *self.state.lock();

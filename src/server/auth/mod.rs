@@ -152,7 +152,7 @@ enum VerifierKind {
 }
 
 impl Verifier {
-    /// Returns what decides by this configuration; `None` if every client may connect. Reads files. Questions
+    /// Returns the verifier of this configuration; `None` if every client may connect. Reads files. Questions
     /// to a program are counted in `counts`.
     ///
     /// # Errors

@@ -369,7 +369,7 @@ impl<T: Transport, G> Driver<T, G> {
         None
     }
 
-    /// Takes note of what the client makes the server hold. Returns the cause of the end, if it is too much.
+    /// Records what the client makes the server hold. Returns the cause of the end, if it is too much.
     fn account(&mut self, completed: bool, now: Instant) -> Option<EndCause> {
         let load = self.transport.take_load();
         if load == TransportLoad::default() {

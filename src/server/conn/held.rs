@@ -40,7 +40,7 @@ impl HeldBytes {
         HeldBytes { charge: budget.empty_charge(), message_since: None, unread_since: None }
     }
 
-    /// Takes note of what is held at the end of a turn.
+    /// Records what is held at the end of a turn.
     ///
     /// # Errors
     /// It is more than before, and the process may not hold more.

@@ -82,9 +82,9 @@ type ConnectionAlive = Box<(TaskTrackerToken, ConnectionPermit)>;
 /// Beginning of a connection to a port of TLS.
 enum TlsStart {
     Open(Box<ChargedStream<TcpStream>>),
-    /// It is not TLS. True if it is a request of `sigver healthcheck`.
+    /// Not TLS. True for a request of `sigver healthcheck`.
     Refused(TcpStream, RefusalCause, bool),
-    /// It ended before its first byte.
+    /// The connection ended before its first byte.
     Ended,
 }
 

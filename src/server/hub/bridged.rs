@@ -13,7 +13,7 @@ use crate::server::scratch;
 
 /// A bridge as rooms use it. No method waits or uses a room, as one may be locked.
 pub(in crate::server) trait RoomBridge: fmt::Debug + Send + Sync {
-    /// Takes note of the members of a room, in order of arrival.
+    /// Records the members of a room, in order of arrival.
     fn set_members(&self, key: &RoomKey, members: &mut dyn Iterator<Item = PeerId>);
 
     /// Returns the number and the queue of a new peer of the bridge, to which a joiner of a room without a

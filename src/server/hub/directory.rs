@@ -30,13 +30,13 @@ pub trait Directory: fmt::Debug + Send + Sync {
     /// Returns true if this node still decides about a room that it had.
     fn may_decide(&self, key: &RoomKey) -> bool;
 
-    /// Takes note of the time for which a connection waited until the place of its room was known.
+    /// Records the time for which a connection waited until the place of its room was known.
     fn waited(&self, _time: Duration) {}
 
-    /// Takes note that the node of a room, as it was located, does not have it.
+    /// Records that the node of a room, as it was located, does not have it.
     fn misplaced(&self, _key: &RoomKey) {}
 
-    /// Takes note that a room of this node was removed, as no peer is left in it. Called as
+    /// Records that a room of this node was removed, as no peer is left in it. Called as
     /// [`locate`](Self::locate) is.
     fn removed(&self, key: &RoomKey);
 }

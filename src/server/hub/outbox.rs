@@ -19,7 +19,7 @@ pub trait RemoteReader: fmt::Debug + Send + Sync {
     fn send(&self, event: &Event) -> Option<Waker>;
     /// Returns true if peers that send to this one are to be held.
     fn is_full(&self) -> bool;
-    /// Takes note that the hold on the peer may be over, or that its room may be known.
+    /// Records that the hold on the peer may be over, or that its room may be known.
     fn notify(&self);
     /// Has the connection closed, as too much waits for it.
     fn overflow(&self);

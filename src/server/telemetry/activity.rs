@@ -95,7 +95,7 @@ impl Activity {
         self.count_queued(u32::try_from(queued).unwrap_or(u32::MAX));
     }
 
-    /// Takes note of the length of a queue, in bytes.
+    /// Records the length of a queue, in bytes.
     fn count_queued(&self, bytes: u32) {
         // Rarely greater: a load is cheaper than a write to memory that all cores share.
         if bytes > self.longest_queue.load(Ordering::Relaxed) {

@@ -37,7 +37,7 @@ impl EventCount {
 }
 
 impl CalloutCounts {
-    /// Takes note that the program does not answer, or answers again.
+    /// Records that the program does not answer, or answers again.
     pub(crate) fn set_silent(&self, is_silent: bool) {
         self.is_silent.store(is_silent, Ordering::Relaxed);
     }

@@ -126,7 +126,7 @@ pub struct DialectReport {
 pub struct SignallerReport {
     /// True if it is served.
     pub served: bool,
-    /// Its connections.
+    /// Connections of clients of signaller.
     #[serde(flatten)]
     pub count: CountReport,
 }

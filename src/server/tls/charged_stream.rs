@@ -170,7 +170,7 @@ struct BegunRecord {
 }
 
 impl BegunRecord {
-    /// Takes note of the number of bytes of the record that were received.
+    /// Records the number of bytes of the record that were received.
     ///
     /// # Errors
     /// The limit that they exceed.

@@ -50,7 +50,7 @@ impl<W: FnMut(Outgoing) -> (Option<Bytes>, bool)> EventStream<W> {
 #[derive(Debug)]
 pub(crate) struct Posted {
     pub(crate) message: Message,
-    /// Its charge to the budget of the process, unless it is short.
+    /// Charge to the budget of the process, unless the message is short.
     pub(crate) _charge: Option<MemoryCharge>,
 }
 

@@ -1,4 +1,4 @@
-//! Texts for errors of connections, with what helps.
+//! Texts for errors of connections, with a remedy.
 
 use std::error::Error as StdError;
 use std::io::{self, ErrorKind};

@@ -12,9 +12,9 @@ use crate::tools::protobuf::{WireValue, fields};
 /// A difference that is meant, and the number of times it was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MeantDifference {
-    /// Its number in the table of differences.
+    /// Number in the table of differences.
     pub id: &'static str,
-    /// Its effect on the client.
+    /// Effect on the client.
     pub meaning: &'static str,
     /// Number of frames.
     pub count: usize,

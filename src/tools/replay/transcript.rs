@@ -149,7 +149,7 @@ pub struct Scenario {
     pub version: String,
     /// The scenario's name.
     pub name: String,
-    /// Its lines in order.
+    /// Lines in order.
     pub records: Vec<TranscriptRecord>,
 }
 

@@ -102,7 +102,7 @@ pub(crate) enum Attack {
 #[derive(Debug, Default)]
 pub(crate) struct EndCounts(pub(crate) BTreeMap<String, (usize, f64)>);
 
-/// Where and how much.
+/// Place and amount.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) server: SocketAddr,

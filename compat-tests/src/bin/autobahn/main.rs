@@ -51,7 +51,7 @@ struct Options {
     /// Servers in front of the gateway; all by default
     #[arg(long, value_delimiter = ',')]
     front: Vec<Front>,
-    /// Where the reports are kept
+    /// Folder of the reports
     #[arg(long, default_value = "target/autobahn")]
     reports: PathBuf,
 }

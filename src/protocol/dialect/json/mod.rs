@@ -40,9 +40,9 @@ const MAX_JOINERS: usize = 65_536;
 /// Properties of a client, besides the releases that it may speak.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::protocol::dialect) struct JsonClient {
-    /// It is a page in a browser.
+    /// The client is a page in a browser.
     pub(in crate::protocol::dialect) from_page: bool,
-    /// Its release was configured, and not detected.
+    /// The release was configured, and not detected.
     pub(in crate::protocol::dialect) pinned: bool,
 }
 

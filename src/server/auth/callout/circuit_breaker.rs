@@ -55,7 +55,7 @@ struct Pause {
     length: Duration,
     /// Time of its begin, or of the question after it.
     since: Instant,
-    /// Its end, or the time until which the question after it may take.
+    /// End of the pause, or the time until which the question after it may take.
     until: Instant,
 }
 
@@ -100,7 +100,7 @@ impl CircuitBreaker {
         Ok(())
     }
 
-    /// Takes note of an answer to a client from `network`. Returns true if the program was silent.
+    /// Records an answer to a client from `network`. Returns true if the program was silent.
     pub(super) fn on_answer(&mut self, network: Option<ClientNetwork>, now: Instant) -> bool {
         let record = self.record(network);
         record.count.on_answer(now);
@@ -117,7 +117,7 @@ impl CircuitBreaker {
         true
     }
 
-    /// Takes note that a question of the time `asked`, for a client from `network`, has failed. Returns true
+    /// Records that a question of the time `asked`, for a client from `network`, has failed. Returns true
     /// if the program is silent from now on.
     pub(super) fn on_failure(
         &mut self,

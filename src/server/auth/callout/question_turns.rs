@@ -132,7 +132,7 @@ impl TurnTable {
         None
     }
 
-    /// Takes note of the end of a running question.
+    /// Records the end of a running question.
     fn end(&mut self, network: Option<ClientNetwork>) {
         self.running -= 1;
         let Some(turns) = self.addresses.get_mut(&network) else { return };

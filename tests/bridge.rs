@@ -122,7 +122,7 @@ async fn data(ws: &mut Ws<TcpStream>) -> Value {
 }
 
 /// A member of sigver 20.
-async fn current_member(gateway: &TestGateway, key: &str) -> Ws<TcpStream> {
+async fn member_of_20(gateway: &TestGateway, key: &str) -> Ws<TcpStream> {
     let mut ws = gateway.ws(&format!("/{key}")).await;
     assert!(ws.binary(&[0x1a, 2, 8, 11]).await);
     assert!(matches!(ws.message().await, Got::Binary(_)));
@@ -148,7 +148,7 @@ async fn members_of_several_groups_are_reported_and_called() {
     let mut old = json_client(&gateway, json!({"open": "k"})).await;
     assert!(matches!(old.message().await, Got::Text(_)));
     bridge.expect_nothing().await;
-    let mut current = current_member(&gateway, "k").await;
+    let mut current = member_of_20(&gateway, "k").await;
     let groups = [MeshGroup::Netflux1, MeshGroup::Netflux4];
     let (room, [of_old, of_current]) = bridge.arrivals(groups).await;
 
@@ -210,7 +210,7 @@ fn joiner_of(message: &[u8]) -> u32 {
 async fn joiner_without_a_member_of_its_generation_calls_the_bridge() {
     let gateway = gateway("sigver-7.6,sigver-20", "entry").await;
     let join = || json_client(&gateway, json!({"join": "k"}));
-    let member = current_member(&gateway, "k").await;
+    let member = member_of_20(&gateway, "k").await;
     // Without a bridge the key is unknown, as it would be by generation.
     let mut refused = join().await;
     assert_eq!(refused.message().await, Got::Text(r#"{"isKeyOk":false}"#.into()));
@@ -260,7 +260,7 @@ async fn rooms_live_on_without_the_bridge_and_are_reported_to_the_next_one() {
     let gateway = gateway("auto", "restart").await;
     let mut old = json_client(&gateway, json!({"open": "k"})).await;
     assert!(matches!(old.message().await, Got::Text(_)));
-    let current = current_member(&gateway, "k").await;
+    let current = member_of_20(&gateway, "k").await;
     let groups = [MeshGroup::Netflux1, MeshGroup::Netflux4];
     let mut bridge = PlayedBridge::connect("restart", 7).await;
     let (room, [target, _]) = bridge.arrivals(groups).await;
@@ -313,7 +313,7 @@ async fn keys_that_do_not_match_are_shared_and_not_reported() {
         let mut old = json_client(&gateway, json!({"open": key})).await;
         assert!(matches!(old.message().await, Got::Text(_)));
         clients.push(old);
-        clients.push(current_member(&gateway, key).await);
+        clients.push(member_of_20(&gateway, key).await);
     }
     bridge.arrivals([MeshGroup::Netflux1, MeshGroup::Netflux4]).await;
     bridge.expect_nothing().await;

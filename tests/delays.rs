@@ -8,7 +8,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::clients::{Client, ClientStep, DIALECTS, is_current};
+use common::clients::{Client, ClientStep, DIALECTS, is_protobuf_v2};
 use common::simulation::{Delay, PageId, Simulation};
 use common::ws::Got;
 use common::{TestGateway, hex, to_hex};
@@ -84,7 +84,7 @@ impl Case {
         if one == Dialect::Sigver5 {
             first.push(ClientStep::JoinerArrived);
         }
-        if is_current(other) && assumed {
+        if is_protobuf_v2(other) && assumed {
             // The place it was given before it had spoken is taken back, which the member may see.
             match one {
                 Dialect::Sigver5 => first.push(ClientStep::JoinerArrived),
@@ -200,7 +200,7 @@ fn leave_and_join(dialect: Dialect, ms: u64) -> Result<(), String> {
     simulation.until(stays, &ClientStep::Answer).map_err(|what| format!("joiner: {what}"))?;
     simulation.settle(stays)?;
     simulation.settle(first)?;
-    let expected = match is_current(dialect) {
+    let expected = match is_protobuf_v2(dialect) {
         true => {
             [ClientStep::BecameMember, ClientStep::Offer, ClientStep::PeerLeft, ClientStep::Offer].to_vec()
         }

@@ -1,7 +1,7 @@
 //! The synthetic clients of `sigver::tools::client` with an application on top: a joiner sends an offer, a
 //! member answers it, and each logs what happens to it.
 
-use sigver::protocol::dialect::{Dialect, Release};
+use sigver::protocol::dialect::{Dialect, Family, Release};
 use sigver::tools::client::dialects::{
     ClientAction, ClientEvent, ClientFrame, JoinerId, Role, SyntheticClient, new_client, new_client_of,
     new_pinging_client,
@@ -124,7 +124,9 @@ impl Client {
 
     fn react(&mut self, event: ClientEvent) {
         match event {
-            ClientEvent::BecameMember if is_current(self.dialect) && std::mem::take(&mut self.is_joining) => {
+            ClientEvent::BecameMember
+                if is_protobuf_v2(self.dialect) && std::mem::take(&mut self.is_joining) =>
+            {
                 self.steps.push(ClientStep::JoinedGroup);
             }
             ClientEvent::BecameMember => self.steps.push(ClientStep::BecameMember),
@@ -151,7 +153,7 @@ impl Client {
         if let MessageBody::Bytes(bytes) = &message.body {
             // netflux drops messages that it cannot decode and those for no service. A client of sigver 19 or
             // 20 does so with a frame of another dialect that happens to be a frame of its own.
-            let is_dropped = is_current(self.dialect)
+            let is_dropped = is_protobuf_v2(self.dialect)
                 && decode(bytes, PAYLOAD).is_none_or(|payload| payload.number(3) != SERVICE);
             if is_dropped || *bytes == LAST_CANDIDATE {
                 return;
@@ -180,7 +182,7 @@ impl Client {
         let sender = if self.role == Role::Member { 11 } else { 300_000_012 };
         let recipient = to.and_then(|to| to.0.as_u64()).and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
         let (from, to_id) = match to {
-            Some(_) if is_current(self.dialect) => (0, recipient),
+            Some(_) if is_protobuf_v2(self.dialect) => (0, recipient),
             _ => (sender, 0),
         };
         let message = match self.dialect {
@@ -196,6 +198,6 @@ impl Client {
 }
 
 /// Returns true for the dialects whose clients send first, in protobuf.
-pub fn is_current(dialect: Dialect) -> bool {
-    matches!(dialect, Sigver19 | Sigver20)
+pub fn is_protobuf_v2(dialect: Dialect) -> bool {
+    dialect.family() == Family::ProtobufV2
 }

@@ -165,9 +165,9 @@ async fn handle_taken_unknown_and_free_again() {
     server.open("/connect/abc").await;
 }
 
-// Scenarios `listener_gone_then_connect`, `listener_dropped_then_connect` and `listener_dropped_then_relisten`.
-// A deliberate difference: in signallerd the handle stayed taken (409), and connectors received 101 and a close
-// frame.
+// Scenarios `listener_gone_then_connect`, `listener_dropped_then_connect` and
+// `listener_dropped_then_relisten`. A deliberate difference: in signallerd the handle stayed taken (409), and
+// connectors received 101 and a close frame.
 #[tokio::test]
 async fn disconnect_of_a_listener_frees_its_handle() {
     let server = Server::new().await;

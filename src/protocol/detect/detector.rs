@@ -216,7 +216,7 @@ impl Detector {
     }
 
     /// Starts again for a client that was treated as one of sigver 15 to 18, and speaks something else. The
-    /// current clients ignore what they were sent (measured on netflux 4.3.0 and 4.3.1), so that nothing is
+    /// clients of netflux 4 ignore what they were sent (measured on 4.3.0 and 4.3.1), so that nothing is
     /// lost.
     fn revert_assumption(&mut self, candidates: Candidates, out: &mut dyn OutputSink) {
         out.put(Output::Recognised(candidates.releases, Evidence::Corrected));

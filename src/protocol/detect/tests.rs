@@ -205,7 +205,7 @@ fn evidence_table_holds_row_by_row() {
 }
 
 #[test]
-fn current_client_is_answered_at_once() {
+fn client_of_20_is_answered_at_once() {
     let mut talk = Talk::open("auto", "/k");
     assert_eq!(talk.did(), ["ping"]);
     talk.frame(1, &hex("1a02080b"));
@@ -318,7 +318,7 @@ fn held_events_are_released_after_hold_timeout() {
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a", "0a04087b1801"]);
     talk.event(2_200, relayed(Side::Member, Dialect::Sigver15));
     assert_eq!(talk.did(), ["0a0b087b12076f666665722d4a"], "one of 15 would have answered the probe");
-    // Late, it turns out to be of the current generation: all of it is sent again.
+    // Late, it turns out to be a client of netflux 4: all of it is sent again.
     talk.frame(2_900, &hex("1a02080b")).event(2_901, Event::Admitted { first: true });
     let again = "120d087b100022076f666665722d4a";
     assert_eq!(talk.did(), ["forget", "k attach", "2001", again, "1204087b1000", again]);
@@ -332,7 +332,7 @@ fn late_pong_to_probe_means_sigver_15() {
     assert_eq!((talk.did(), talk.may_be()), (vec!["2001".into()], "15 15.1".into()));
 }
 
-/// A plain `2001` would mean to a client of the current generation that it is connected.
+/// A plain `2001` would mean to a client of netflux 4 that it is connected.
 #[test]
 fn silent_client_is_pinged_by_probe() {
     let mut talk = Talk::open("auto", "/k");

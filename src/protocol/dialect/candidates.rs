@@ -7,7 +7,7 @@ use super::{Dialect, Family, Release, ReleaseSet};
 pub struct Candidates {
     /// All of them.
     pub releases: ReleaseSet,
-    /// The one that the client is treated as: without any, the current release.
+    /// The one that the client is treated as: without any, the latest release.
     pub most_likely: Release,
 }
 

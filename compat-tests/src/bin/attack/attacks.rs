@@ -22,7 +22,7 @@ use sigver::tools::bench::frame::{BINARY, PONG, TEXT};
 /// An attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Attack {
-    /// Nothing: the innocents are alone
+    /// Nothing: the regular clients are alone
     Control,
     /// In a room of many members, two connections send `connect` again and again
     ConnectCrowd,
@@ -82,12 +82,12 @@ pub(crate) enum Attack {
     LeftStreams,
     /// Connections open one key after the other
     Keys,
-    /// Many connections begin a TLS handshake, and others make whole ones; the innocents have TLS, too
+    /// Many connections begin a TLS handshake, and others make whole ones; the regular clients have TLS, too
     HalfHandshakes,
-    /// Many WebSockets over TLS send a record without its end; the innocents have TLS, too
+    /// Many WebSockets over TLS send a record without its end; the regular clients have TLS, too
     PartialRecords,
-    /// Many WebSockets over TLS send nothing, and then all at once the begin of a message; the innocents have
-    /// TLS, too
+    /// Many WebSockets over TLS send nothing, and then all at once the begin of a message; the regular
+    /// clients have TLS, too
     LateMessages,
     /// Connections send messages to guessed ids of links and event streams
     GuessedIds,

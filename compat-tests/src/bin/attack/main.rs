@@ -1,11 +1,11 @@
 //! Attacks on the gateway while clients that do nothing wrong use it: each against a new server, with a row
-//! of the table in the documentation as its result. Fails if an innocent client is disconnected or gets no
+//! of the table in the documentation as its result. Fails if a regular client is disconnected or gets no
 //! answer.
 
 mod attacks;
 mod crowds;
-mod innocents;
 mod intruders;
+mod regular_clients;
 mod tls;
 
 use std::net::SocketAddr;
@@ -107,20 +107,20 @@ impl Server {
     }
 }
 
-/// Runs an attack, and prints its row. `control` is the p99 of the innocents without one, in milliseconds.
-/// Returns the p99 of the innocents.
+/// Runs an attack, and prints its row. `control` is the p99 of the regular clients without one, in
+/// milliseconds. Returns the p99 of the regular clients.
 async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: Option<f64>) -> Result<f64> {
     let server = Server::start(attack, options).await?;
     let before = server.memory("VmRSS");
-    let (stop, stop_innocents) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let innocents = innocents::spawn(server.address, server.tls.clone(), Arc::clone(&stop_innocents));
+    let (stop, stop_regular) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let regular = regular_clients::spawn(server.address, server.tls.clone(), Arc::clone(&stop_regular));
     let (flooders, crowd) = (options.flooders, options.crowd);
     let (stop_attackers, tls) = (Arc::clone(&stop), server.tls.clone());
     let target = Target { server: server.address, flooders, crowd, stop: stop_attackers, tls };
     let attacking = attackers.spawn(async move { attack.run(&target).await });
     sleep(Duration::from_secs_f64(options.seconds)).await;
-    stop_innocents.store(true, Ordering::Relaxed);
-    let delays = innocents.await.context("the innocents' thread has ended")??;
+    stop_regular.store(true, Ordering::Relaxed);
+    let delays = regular.await.context("the thread of the regular clients has ended")??;
     let most = server.memory("VmHWM");
     stop.store(true, Ordering::Relaxed);
     let EndCounts(ends) = attacking.await??;
@@ -147,7 +147,7 @@ async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: 
         stopped.as_secs_f64(),
         received.join("; "),
     );
-    ensure!(delays.lost == 0, "{} innocent clients got no answer", delays.lost);
+    ensure!(delays.lost == 0, "{} regular clients got no answer", delays.lost);
     ensure!(most <= options.budget as f64, "the server took {most:.1} MB of {}", options.budget);
     Ok(delays.quantile(0.99))
 }
@@ -156,7 +156,7 @@ async fn attack(attack: Attack, options: &Options, attackers: &Handle, control: 
 async fn main() -> Result<()> {
     let options = Options::parse();
     let nice = options.nice;
-    // Of the threads of the attackers alone: the server and the innocents have others.
+    // Of the threads of the attackers alone: the server and the regular clients have others.
     let attackers = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .on_thread_start(move || {

@@ -50,7 +50,7 @@ fn silent_client_is_held_until_probe_timeout() {
 }
 
 #[test]
-fn late_current_client_changes_rooms() {
+fn late_client_of_20_changes_rooms() {
     let mut talk = open("/k");
     talk.pong(1).until(700).event(701, Event::Admitted { first: true });
     assert_eq!(moves(&mut talk), ["Netflux3"]);

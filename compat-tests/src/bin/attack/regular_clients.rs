@@ -21,7 +21,7 @@ const NEWCOMER_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest wait for one answer: what takes longer counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Delays of what the innocents were waiting for, each from the time at which it was due.
+/// Delays of what the regular clients were waiting for, each from the time at which it was due.
 #[derive(Debug, Default)]
 pub(crate) struct Delays {
     pub(crate) delays: Vec<Duration>,
@@ -48,7 +48,7 @@ impl Delays {
     }
 }
 
-/// Runs the innocents until `stop`, on a thread of their own: the attackers are not to delay them here.
+/// Runs the regular clients until `stop`, on a thread of their own: the attackers are not to delay them here.
 pub(crate) fn spawn(
     server: SocketAddr,
     tls: Option<TlsConnector>,
@@ -74,7 +74,7 @@ pub(crate) fn spawn(
 
 async fn run(server: SocketAddr, has_tls: bool, stop: Arc<AtomicBool>) -> Result<Delays> {
     let newcomers = tokio::spawn(newcomers(server, has_tls, Arc::clone(&stop)));
-    let (mut member, mut joiner) = pair(server, "/innocent").await.context("the innocent pair")?;
+    let (mut member, mut joiner) = pair(server, "/regular").await.context("the regular pair")?;
     let (mut delays, mut due) = (Delays::default(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         due += INTERVAL;
@@ -86,7 +86,7 @@ async fn run(server: SocketAddr, has_tls: bool, stop: Arc<AtomicBool>) -> Result
         let received = timeout(TIMEOUT, next_content(&mut member)).await;
         delays.add(due, received.is_ok());
         if let Ok(message) = received {
-            message.context("an innocent client was disconnected")?;
+            message.context("a regular client was disconnected")?;
         }
     }
     let newcomers = newcomers.await??;

@@ -1,13 +1,15 @@
 //! A connector whose listener is at another node of a cluster: its bytes are forwarded to the pipe there.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Cursor};
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy, split};
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, OpCode};
 use tokio_util::sync::CancellationToken;
 
 use super::task::{PipeStop, PipeStream};
@@ -151,23 +153,17 @@ impl FramePosition {
             let Some((byte, after)) = bytes.split_first() else { return };
             self.head.push(*byte);
             bytes = after;
-            if let Some(length) = payload_length(&self.head) {
-                self.is_closed |= self.head.first().is_some_and(|first| first & 0x0f == 8);
-                self.rest = length;
-                self.head.clear();
+            match FrameHeader::parse(&mut Cursor::new(&self.head)) {
+                Ok(None) => continue,
+                Ok(Some((header, length))) => {
+                    self.is_closed |= header.opcode == OpCode::Control(Control::Close);
+                    self.rest = length;
+                }
+                // No frame can follow one that is invalid.
+                Err(_) => self.is_closed = true,
             }
+            self.head.clear();
         }
-    }
-}
-
-/// Returns the length of the payload behind a whole head; `None` if it is not whole.
-fn payload_length(head: &[u8]) -> Option<u64> {
-    let (head, extended) = head.split_first_chunk::<2>()?;
-    let [_, length] = head;
-    match length & 0x7f {
-        126 => Some(u64::from(u16::from_be_bytes(extended.try_into().ok()?))),
-        127 => Some(u64::from_be_bytes(extended.try_into().ok()?)),
-        length => Some(u64::from(length)),
     }
 }
 

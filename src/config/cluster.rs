@@ -238,7 +238,8 @@ impl NodeAddress {
 
 /// Consequence of an engine that does not answer for longer than a restart of it takes. Whatever it is, no
 /// room is opened without the engine: another node might open the same one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 #[non_exhaustive]
 pub enum EngineLoss {
     /// Existing rooms go on; a client that would open a room waits some seconds for the engine.
@@ -253,21 +254,15 @@ pub enum EngineLoss {
 impl EngineLoss {
     /// Returns the name as an operator writes it.
     pub fn name(self) -> &'static str {
-        match self {
-            EngineLoss::Continue => "continue",
-            EngineLoss::RefuseNew => "refuse-new",
-            EngineLoss::Close => "close",
-        }
+        self.into()
     }
 
-    /// Parses a [name](Self::name).
+    /// Parses `continue`, `refuse-new` or `close`.
     ///
     /// # Errors
-    /// The text is no name.
+    /// The text is none of these.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
-        let all = [EngineLoss::Continue, EngineLoss::RefuseNew, EngineLoss::Close];
-        let found = all.into_iter().find(|loss| loss.name() == text);
-        found.ok_or(ValueError::Word("continue, refuse-new, or close"))
+        text.parse().map_err(|_| ValueError::Word("continue, refuse-new, or close"))
     }
 }
 

@@ -13,7 +13,8 @@ use super::log_limit::LogLimit;
 use super::reloadable::ReloadableLogIp;
 
 /// Cause of a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum RefusalCause {
     /// A page of an origin that is not allowed.
@@ -63,29 +64,8 @@ impl RefusalCause {
     const COUNT: usize = RefusalCause::VARIANTS.len();
 
     /// Returns the name in the JSON status.
-    pub const fn name(self) -> &'static str {
-        match self {
-            RefusalCause::ForeignOrigin => "foreign_origin",
-            RefusalCause::ProxyHeader => "proxy_header",
-            RefusalCause::MissingProxyHeader => "missing_proxy_header",
-            RefusalCause::InvalidProxyHeader => "invalid_proxy_header",
-            RefusalCause::MissingToken => "missing_token",
-            RefusalCause::InvalidToken => "invalid_token",
-            RefusalCause::ExpiredToken => "expired_token",
-            RefusalCause::ForbiddenKey => "forbidden_key",
-            RefusalCause::TooManyTokenRequests => "too_many_token_requests",
-            RefusalCause::AuthUnavailable => "auth_unavailable",
-            RefusalCause::TlsOnPlainPort => "tls_on_plain_port",
-            RefusalCause::HttpOnTlsPort => "http_on_tls_port",
-            RefusalCause::MissingClientCertificate => "missing_client_certificate",
-            RefusalCause::InvalidClientCertificate => "invalid_client_certificate",
-            RefusalCause::TlsHandshake => "tls_handshake",
-            RefusalCause::Timeout => "timeout",
-            RefusalCause::Replaced => "replaced",
-            RefusalCause::Http2 => "http2",
-            RefusalCause::InvalidHttp => "invalid_http",
-            RefusalCause::Request => "request",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
     /// Returns a description of the cause.

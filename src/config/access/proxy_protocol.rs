@@ -3,7 +3,8 @@
 use crate::config::parse::ValueError;
 
 /// Use of the PROXY protocol, by which trusted proxies report the addresses of their clients.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "lowercase")]
 #[non_exhaustive]
 pub enum ProxyProtocol {
     /// A header is an error.
@@ -21,11 +22,6 @@ impl ProxyProtocol {
     /// # Errors
     /// The text is none of these.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "off" => Ok(ProxyProtocol::Off),
-            "optional" => Ok(ProxyProtocol::Optional),
-            "required" => Ok(ProxyProtocol::Required),
-            _ => Err(ValueError::Word("off, optional or required")),
-        }
+        text.parse().map_err(|_| ValueError::Word("off, optional or required"))
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use bytestring::ByteString;
 use smallvec::SmallVec;
+use strum::{IntoStaticStr, VariantArray};
 
 use super::{Dialect, ReleaseSet};
 use crate::protocol::frame::{Close, Message, Outgoing};
@@ -49,39 +50,29 @@ impl Output {
 }
 
 /// Evidence by which the releases of a client were determined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 pub enum Evidence {
     /// The configuration: no other release is served.
+    #[strum(serialize = "pinned")]
     Pinned,
     /// The client's first message.
+    #[strum(serialize = "first frame")]
     FirstFrame,
     /// No message until the timeout: the client waits for the server's first.
+    #[strum(serialize = "silence")]
     Silence,
     /// A message after the first, or the first one from a client that the server had to speak to before.
+    #[strum(serialize = "later frame")]
     LaterFrame,
     /// A first message that refutes an earlier conclusion from silence.
+    #[strum(serialize = "corrected")]
     Corrected,
 }
 
 impl Evidence {
-    /// All kinds.
-    pub const ALL: [Evidence; 5] = [
-        Evidence::Pinned,
-        Evidence::FirstFrame,
-        Evidence::Silence,
-        Evidence::LaterFrame,
-        Evidence::Corrected,
-    ];
-
     /// Returns the name used in logs and in the status.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Evidence::Pinned => "pinned",
-            Evidence::FirstFrame => "first frame",
-            Evidence::Silence => "silence",
-            Evidence::LaterFrame => "later frame",
-            Evidence::Corrected => "corrected",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

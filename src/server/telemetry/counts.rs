@@ -1,5 +1,7 @@
 //! Plain counters. Locking is up to [`Telemetry`](super::Telemetry).
 
+use strum::VariantArray as _;
+
 use super::{Recognition, UnixSeconds};
 use crate::protocol::dialect::{Dialect, Evidence};
 
@@ -30,8 +32,8 @@ pub(crate) struct DialectUsage {
     pub(crate) assigned: ConnectionCount,
     /// Connections treated as another dialect, which are also consistent with this one.
     pub(crate) possible: ConnectionCount,
-    /// `assigned` by evidence, in the order of [`Evidence::ALL`].
-    pub(crate) by_evidence: [EvidenceCount; Evidence::ALL.len()],
+    /// `assigned` by evidence.
+    pub(crate) by_evidence: [EvidenceCount; Evidence::VARIANTS.len()],
 }
 
 /// The use of all dialects.

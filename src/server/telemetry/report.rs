@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, Serializer};
+use strum::VariantArray as _;
 
 use super::{
     BridgeReport, ClusterReport, ConnectionCount, ConnectionInfo, EvidenceCount, LimitsReport, LogReport,
@@ -220,7 +221,7 @@ impl Report {
                 served: server.releases.iter().any(|release| release.dialect() == dialect),
                 assigned: CountReport::new(usage.assigned, time),
                 possible: CountReport::new(usage.possible, time),
-                by_evidence: Evidence::ALL.into_iter().zip(usage.by_evidence).collect(),
+                by_evidence: Evidence::VARIANTS.iter().copied().zip(usage.by_evidence).collect(),
             }
         });
         Report {

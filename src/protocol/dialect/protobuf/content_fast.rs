@@ -151,8 +151,8 @@ fn take_number(bytes: &mut &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::dialect::protobuf::layout::Addressing;
     use crate::protocol::dialect::protobuf::wire::compiled;
+    use crate::protocol::dialect::release::Addressing;
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
     use strum::VariantArray as _;

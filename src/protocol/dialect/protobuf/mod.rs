@@ -1,5 +1,5 @@
-//! The protobuf dialects, sigver 15 to 20: layouts of contents in [`layout`], messages in [`wire`], codecs in
-//! [`v1`] and [`v2`].
+//! The protobuf dialects, sigver 15 to 20: detection of the layout of contents in [`layout`], messages in
+//! [`wire`], codecs in [`v1`] and [`v2`].
 
 mod content_fast;
 mod layout;

@@ -3,17 +3,7 @@
 
 use std::borrow::Cow;
 
-/// Known fields of a message.
-pub(super) struct Schema(pub(super) &'static [(u32, Kind)]);
-
-/// Way in which protobufjs reads a known field, whatever its wire type.
-pub(super) enum Kind {
-    Number,
-    /// Packed or not.
-    Numbers,
-    Delimited,
-    Message(&'static Schema),
-}
+use crate::protocol::dialect::release::{FieldKind, Schema};
 
 /// Depth of nested groups from which on the text is ours.
 const MAX_DEPTH: u32 = 64;
@@ -48,23 +38,23 @@ impl Reader<'_> {
         while self.position < end {
             let tag = self.number()?;
             match schema.0.iter().find(|(field, _)| *field == tag >> 3) {
-                Some((_, Kind::Number)) => {
+                Some((_, FieldKind::Number)) => {
                     self.number()?;
                 }
-                Some((_, Kind::Numbers)) if tag & 7 == 2 => {
+                Some((_, FieldKind::Numbers)) if tag & 7 == 2 => {
                     let end = (self.number()? as usize).saturating_add(self.position);
                     while self.position < end {
                         self.number()?;
                     }
                 }
-                Some((_, Kind::Numbers)) => {
+                Some((_, FieldKind::Numbers)) => {
                     self.number()?;
                 }
-                Some((_, Kind::Delimited)) => {
+                Some((_, FieldKind::Delimited)) => {
                     let length = self.number()? as usize;
                     self.advance(length)?;
                 }
-                Some((_, Kind::Message(schema))) => {
+                Some((_, FieldKind::Message(schema))) => {
                     let length = self.number()? as usize;
                     self.message(self.position.saturating_add(length), schema)?;
                 }
@@ -139,8 +129,8 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
-    static CONTENT: Schema = Schema(&[(1, Kind::Number), (2, Kind::Delimited)]);
-    static OUTER: Schema = Schema(&[(1, Kind::Message(&CONTENT)), (2, Kind::Number)]);
+    static CONTENT: Schema = Schema(&[(1, FieldKind::Number), (2, FieldKind::Delimited)]);
+    static OUTER: Schema = Schema(&[(1, FieldKind::Message(&CONTENT)), (2, FieldKind::Number)]);
 
     /// Texts measured on sigver 17.0.1 to 20.1.0.
     #[test]

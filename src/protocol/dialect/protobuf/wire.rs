@@ -7,10 +7,10 @@ use bytes::Bytes;
 use prost::encoding::decode_varint;
 
 use super::content_fast::{self, DataContent};
-use super::layout::{Addressing, Field, take_delimited};
+use super::layout::{Field, take_delimited};
 use super::protobufjs_errors::decode_error_text;
 use crate::protocol::dialect::ContentLayout;
-use crate::protocol::dialect::release::V1Schema;
+use crate::protocol::dialect::release::{Addressing, V1Schema};
 use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::Side;
 

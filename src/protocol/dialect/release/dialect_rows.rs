@@ -2,8 +2,8 @@
 
 use strum::{EnumCount, EnumString, FromRepr, IntoStaticStr, VariantArray};
 
-use super::facts::{ContentLayout, DialectDoc, DialectFacts, SdpEncoding};
-use super::{Family, PeerProtocol, Release};
+use super::facts::{DialectDoc, DialectFacts, SdpEncoding};
+use super::{ContentLayout, Family, PeerProtocol, Release};
 
 /// Protocol by which a client is recognised. Several releases may share it, with differences that no client
 /// shows.

@@ -1,9 +1,7 @@
 //! The facts about dialects and releases: the types of the rows in `dialect_rows.rs` and `release_rows.rs`.
 //! Facts are measured on the Node.js servers.
 
-use strum::VariantArray;
-
-use super::{Dialect, Family, PeerProtocol, Release};
+use super::{ContentLayout, Dialect, Family, PeerProtocol, Release};
 use crate::protocol::dialect::keepalive::Keepalive;
 use crate::protocol::model::MemberChoice;
 
@@ -49,19 +47,6 @@ pub(in crate::protocol::dialect) enum SdpEncoding {
     BuilderWithEnd,
     /// Services of netflux 4: sigver 19 and 20.
     Services,
-}
-
-/// Layout of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum ContentLayout {
-    /// sigver 15.0.
-    V15_0,
-    /// sigver 15.1 to 18.
-    V15_1,
-    /// sigver 19.
-    V19,
-    /// sigver 20.
-    V20,
 }
 
 /// Facts about a release.

@@ -1,8 +1,9 @@
-//! The published releases and their dialects. Each is one variant and one row of `dialect_rows.rs` or
-//! `release_rows.rs`.
+//! The published releases, their dialects, and the layouts of contents in these. Each is one variant and one
+//! row of `release_rows.rs`, `dialect_rows.rs` or `layout_rows.rs`.
 
 mod dialect_rows;
 mod facts;
+mod layout_rows;
 mod release_rows;
 mod set;
 
@@ -13,12 +14,13 @@ use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
 pub use dialect_rows::Dialect;
-pub use facts::ContentLayout;
 pub(super) use facts::{
     CloseFrames, DialectDoc, EmptyContentClose, FamilyFacts, JoinerId, JsonErrorTexts, SdpEncoding,
     UnknownJoiner, V1Facts, V1Schema, V2Facts,
 };
 pub(crate) use facts::{Confirmation, JsonCodec, JsonFacts};
+pub use layout_rows::ContentLayout;
+pub(super) use layout_rows::{Addressing, FieldKind, Schema};
 pub use release_rows::Release;
 pub use set::ReleaseSet;
 

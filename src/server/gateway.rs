@@ -5,6 +5,7 @@ mod cluster;
 mod frontend;
 
 use std::future::Future;
+#[cfg(feature = "cluster")]
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;

@@ -307,7 +307,7 @@ impl Outbox {
 impl Membership {
     /// Returns the role in the room of the connection, which is the only one of a session between nodes;
     /// `None` while the connection waits for it.
-    pub(crate) fn single_role(&self) -> Option<RoomRole> {
+    pub fn single_role(&self) -> Option<RoomRole> {
         if self.is_waiting() {
             return None;
         }
@@ -337,7 +337,7 @@ impl Membership {
     }
 
     /// Has the joiner closed whose full queue is the cause of the hold on the peer.
-    pub(crate) fn close_full_joiner(&mut self) {
+    pub fn close_full_joiner(&mut self) {
         if let Some(PressureCause::Joiner(joiner)) = self.pressure().map(|pressure| &pressure.cause) {
             joiner.overflow();
         }
@@ -345,7 +345,7 @@ impl Membership {
     }
 
     /// Returns true if the connection has nothing that most have not: no hold, no wait, one room.
-    pub(crate) fn is_common(&self) -> bool {
+    pub fn is_common(&self) -> bool {
         self.uncommon.is_none()
     }
 }

@@ -156,7 +156,7 @@ impl Hub {
 
     /// Makes the hub one of a cluster, whose rooms are where `directory` has them. Without an effect if it is
     /// one already.
-    pub(crate) fn set_directory(&self, directory: Box<dyn Directory>) {
+    pub fn set_directory(&self, directory: Box<dyn Directory>) {
         // The first one stays.
         let _ = self.directory.set(directory);
     }
@@ -259,7 +259,7 @@ impl Hub {
     }
 
     /// Has the directory free a name for which there is no room here.
-    pub(crate) fn release_if_absent(&self, key: &RoomKey) {
+    pub fn release_if_absent(&self, key: &RoomKey) {
         let shard = self.shard(key).lock();
         if let Some(directory) = self.directory.get().filter(|_| !shard.contains(key)) {
             directory.removed(key);

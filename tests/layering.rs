@@ -74,6 +74,7 @@ const CIRCLES: [(&str, &[&str], &str); 5] = [
             "far",
             "guest",
             "link",
+            "link_fault",
             "node",
             "node_directory",
             "questions",

@@ -12,9 +12,25 @@ const MAX_FILE_LINES: usize = 500;
 /// Longest comment line, in columns.
 const MAX_COMMENT_COLUMNS: usize = 110;
 
-/// Words that must not begin a doc comment: they announce an answer instead of giving it.
-const FORBIDDEN_FIRST_WORDS: [&str; 9] =
-    ["What", "Whether", "Who", "Whoever", "How", "Of", "As", "Those", "Whichever"];
+/// Words that must not begin a doc comment: they announce an answer instead of giving it, or refer to another
+/// comment.
+const FORBIDDEN_FIRST_WORDS: [&str; 15] = [
+    "What",
+    "Whether",
+    "Who",
+    "Whoever",
+    "How",
+    "Of",
+    "As",
+    "Those",
+    "Whichever",
+    "When",
+    "Where",
+    "It",
+    "Its",
+    "They",
+    "Their",
+];
 
 /// Words that comments and docs do not use, with what they have instead: the table of CONTRIBUTING.md, as far
 /// as a word has no other meaning. Texts in backquotes are exempt: names, and what was measured.

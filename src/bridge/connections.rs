@@ -68,7 +68,7 @@ struct Connection<C> {
     is_dirty: bool,
     /// About the bytes of which no frame was made so far.
     incomplete: IncompleteBytes,
-    /// Its packets are dropped.
+    /// Packets of the connection are dropped.
     is_cut: bool,
 }
 

@@ -58,9 +58,9 @@ fn checked(stream: UnixStream) -> io::Result<UnixStream> {
 /// Something that happened to the connection.
 #[derive(Debug)]
 pub(super) enum GatewayLinkEvent {
-    /// It is made.
+    /// The connection is made.
     Connected(UnixStream),
-    /// It was not made.
+    /// The connection was not made.
     NotConnected(io::Error),
     /// The gateway has sent nothing yet.
     Silent,
@@ -68,7 +68,7 @@ pub(super) enum GatewayLinkEvent {
     Received,
     /// Bytes were sent.
     Sent,
-    /// It is lost.
+    /// The connection is lost.
     Lost(GatewayLinkError),
 }
 

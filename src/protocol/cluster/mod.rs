@@ -30,7 +30,7 @@ pub type Generation = u64;
 /// The way in which the engine fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineFailure {
-    /// Its machine answers that nothing listens there: it serves no other node either.
+    /// The machine of the engine answers that nothing listens there: it serves no other node either.
     Refused,
     /// Any other way, in which it may serve other nodes.
     Unreachable,

@@ -73,7 +73,7 @@ enum Search {
     Claimed { number: u32, period: u32, generation: Generation },
     /// Another node has it.
     At(NodeId),
-    /// It is claimed again later.
+    /// The name is claimed again later.
     Paused,
 }
 

@@ -72,7 +72,7 @@ pub enum BridgeMessage {
         room: RoomNumber,
         /// Group of the client.
         group: MeshGroup,
-        /// Its session description.
+        /// Session description of the client.
         offer: String,
     },
     /// From the bridge: a stand-in calls a client.

@@ -76,9 +76,9 @@ struct CalloutState {
 struct CalloutLines {
     /// The program does not answer.
     silent: LogLimit,
-    /// It answers again.
+    /// The program answers again.
     answers: LogLimit,
-    /// Its answer cannot be used.
+    /// An answer cannot be used.
     unusable: LogLimit,
 }
 

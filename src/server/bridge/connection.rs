@@ -51,7 +51,7 @@ pub(super) enum BridgeConnectionError {
     /// A message is not for the gateway, or not at this time.
     #[error("{0}")]
     Unexpected(#[from] UnexpectedMessage),
-    /// It does not read what waits for it.
+    /// The bridge does not read what waits for it.
     #[error("the bridge does not read what it is sent")]
     Slow,
     /// Too much waits for the bridge.
@@ -60,7 +60,7 @@ pub(super) enum BridgeConnectionError {
     /// The process hangs, or its machine does.
     #[error("the bridge has sent nothing for {} s", SILENCE_TIMEOUT.as_secs())]
     Hung,
-    /// It does not introduce itself.
+    /// The bridge does not introduce itself.
     #[error("the process that connected sent no hello")]
     Silent,
 }

@@ -27,7 +27,7 @@ pub(super) struct Unlinked {
     pub(super) since: Instant,
     /// The text of the last failure.
     pub(super) fault: String,
-    /// It was that the other node works with other versions of the messages.
+    /// The last failure was that the other node works with other versions of the messages.
     pub(super) has_other_versions: bool,
     reported: Option<Instant>,
 }

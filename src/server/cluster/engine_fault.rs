@@ -105,7 +105,7 @@ pub(super) fn check_server(info: &str) -> Result<(), EngineError> {
 pub(super) enum Recovery {
     /// The engine works for the first time.
     First,
-    /// It works again.
+    /// The engine works again.
     Again,
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct CertificateExpiry(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExpiryWarning {
     Expired(CertificateExpiry),
-    /// It expires within so many days.
+    /// The certificate expires within this number of days.
     Soon(CertificateExpiry, u64),
 }
 

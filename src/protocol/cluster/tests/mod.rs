@@ -165,7 +165,7 @@ fn confirmations_of_others_count_for_a_day_without_the_engine() {
     assert_eq!(node.claim(&"k", end + CONFIRMED_TIMEOUT), None);
 }
 
-/// It may have started on the other side of a partition, where the engine is.
+/// Another node may have started on the other side of a partition, where the engine is.
 #[test]
 fn node_that_another_one_names_has_to_confirm_pings_as_well() {
     let mut node = ready(&[OTHER]);
@@ -271,7 +271,7 @@ fn older_data_than_another_node_knows_do_not_extend_the_lease() {
     assert!(node.period(5_000).is_some() && !node.lease().is_superseded(5_000));
 }
 
-/// They may have rooms in what the engine had, or in what another one has.
+/// Other nodes may have rooms in what the engine had, or in what another one has.
 #[test]
 fn names_are_claimed_once_all_others_know_the_same_data_or_have_lapsed() {
     let start = || {
@@ -306,7 +306,8 @@ fn names_are_claimed_once_all_others_know_the_same_data_or_have_lapsed() {
     assert!(!node.lease().may_claim(silent - 1) && node.lease().may_claim(silent));
 }
 
-/// It does not reach the engine, or another one, and goes on by the confirmations of nodes that it knows.
+/// The other node does not reach the engine, or another one, and goes on by the confirmations of nodes that
+/// it knows.
 #[test]
 fn nothing_is_claimed_while_a_node_runs_that_does_not_know_this_one() {
     let mut node = Ownership::new(ME, 0);
@@ -331,7 +332,7 @@ fn nothing_is_claimed_while_a_node_runs_that_does_not_know_this_one() {
     assert!(ended.lease().may_claim(last));
 }
 
-/// It does not reach the engine, and this node does not reach it.
+/// The other node does not reach the engine, and this node does not reach it.
 #[test]
 fn nothing_is_claimed_while_a_node_runs_that_does_not_know_another() {
     let third = NodeId(3);
@@ -394,7 +395,7 @@ fn room_of_a_dead_node_is_usable_after_thirteen_seconds_at_most() {
     assert!(usable.is_some_and(|time| (2 * PING_TIMEOUT..=12_000).contains(&time)), "{usable:?}");
 }
 
-/// It may have started with an engine that does not answer this node, and that has lost its data.
+/// The node may have started with an engine that does not answer this node, and that has lost its data.
 #[test]
 fn confirmations_count_no_more_when_an_unknown_process_runs_in_place_of_a_node() {
     let start = || {

@@ -24,7 +24,7 @@ pub(super) struct PeerChannel {
     pub(super) kind: DescriptionKind,
     pub(super) is_answered: bool,
     pub(super) is_open: bool,
-    /// It is open, and nothing was received yet.
+    /// The channel is open, and nothing was received yet.
     pub(super) is_silent: bool,
     /// The client at the other end is a member.
     pub(super) is_member: bool,

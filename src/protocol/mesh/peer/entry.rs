@@ -9,7 +9,7 @@ use super::{DescriptionKind, Entry, MAX_LISTED, MeshChannel, MeshPeer, Neighbor,
 
 /// A client that this peer lets in.
 pub(super) struct Admission {
-    /// Its id.
+    /// Id of the client.
     pub(super) id: u32,
     /// The members that it has to connect to, apart from this peer.
     pub(super) members: Vec<u32>,

@@ -69,7 +69,7 @@ pub enum PeerAction {
     Offer {
         /// The channel.
         channel: MeshChannel,
-        /// Its label.
+        /// Label of the channel.
         label: String,
     },
     /// Create a peer connection for an offer, and return its answer to [`MeshPeer::described`].
@@ -145,13 +145,13 @@ pub enum PeerAction {
 /// Progress of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// It does nothing yet.
+    /// The peer does nothing yet.
     Idle,
-    /// It connects to the members.
+    /// The peer connects to the members.
     Joining { since: Instant },
-    /// It is a member.
+    /// The peer is a member.
     Member,
-    /// It has left or failed.
+    /// The peer has left or failed.
     Ended,
 }
 
@@ -172,7 +172,7 @@ pub struct MeshPeer {
     /// Id of the network ("web channel") that the members share.
     network: u32,
     progress: Progress,
-    /// It lets clients in that join through signaling.
+    /// The peer lets clients in that join through signaling.
     keeps_entry: bool,
     entry: Option<Entry>,
     /// The peer of the bridge through which it was announced, if it has no entry.

@@ -38,20 +38,20 @@ const RECHECK_INTERVALS: (Duration, Duration) = (Duration::from_secs(15), Durati
 /// A client as the peers of its group know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeshMember {
-    /// Its group.
+    /// Group of the client.
     pub group: MeshGroup,
-    /// Its id in this group.
+    /// Id of the client in this group.
     pub id: u32,
 }
 
 /// The purpose of a stand-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StandInRole {
-    /// It stands for a member of another group.
+    /// Stands for a member of another group.
     For(MeshMember),
-    /// It stands for a member of another group whose id is not known yet.
+    /// Stands for a member of another group whose id is not known yet.
     Provisional,
-    /// It keeps a channel, and is no member.
+    /// Keeps a channel, and is no member.
     Placeholder,
 }
 
@@ -62,7 +62,7 @@ pub enum PresenceAction {
     Call {
         /// Number of the stand-in.
         stand_in: u32,
-        /// Its group.
+        /// Group of the stand-in.
         group: MeshGroup,
         /// Alias of the client.
         target: u32,
@@ -71,7 +71,7 @@ pub enum PresenceAction {
     JoinThroughChannels {
         /// Number of the stand-in.
         stand_in: u32,
-        /// Its group.
+        /// Group of the stand-in.
         group: MeshGroup,
         /// False for a placeholder.
         is_announced: bool,
@@ -87,7 +87,7 @@ pub enum PresenceAction {
     OpenEntry {
         /// Number of the stand-in.
         stand_in: u32,
-        /// Its group.
+        /// Group of the stand-in.
         group: MeshGroup,
     },
     /// Announce a placeholder as a member: it stands for one from now on.
@@ -135,7 +135,7 @@ impl Default for PresenceLimits {
 enum Phase {
     Joining,
     Joined,
-    /// Its member has left; it stays for its channels.
+    /// The member has left; the stand-in stays for its channels.
     Leaving {
         since: Instant,
     },
@@ -147,7 +147,7 @@ struct StandIn {
     role: StandInRole,
     phase: Phase,
     channels: BTreeSet<u32>,
-    /// It was created for a client at the entry, which has no channel yet.
+    /// Created for a client at the entry, which has no channel yet.
     awaits_caller: bool,
     /// The time since when it lacks a channel to a client of its group.
     incomplete_since: Option<Instant>,

@@ -59,7 +59,7 @@ pub enum BridgeAction {
     Call {
         /// The channel.
         channel: MeshChannel,
-        /// Its label.
+        /// Label of the channel.
         label: String,
         /// Group of the client.
         group: MeshGroup,
@@ -71,7 +71,7 @@ pub enum BridgeAction {
     Offer {
         /// The channel.
         channel: MeshChannel,
-        /// Its label.
+        /// Label of the channel.
         label: String,
     },
     /// Create a peer connection for an offer, and return its answer to [`BridgedRoom::described`].
@@ -116,7 +116,7 @@ pub enum BridgeAction {
 pub struct BridgeCounts {
     /// Messages carried, by their last chunk.
     pub messages: u64,
-    /// Their bytes.
+    /// Bytes of these messages.
     pub bytes: u64,
     /// Messages dropped, because they are too long or their chunks are not in order.
     pub dropped: u64,

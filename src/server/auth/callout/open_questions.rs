@@ -105,14 +105,14 @@ impl OpenQuestions {
         self.get(id).is_some_and(|question| !question.is_asked)
     }
 
-    /// Takes note that a question is asked. Returns the way of the answer; `None` if the question has ended.
+    /// Records that a question is asked. Returns the sender of the answer; `None` if the question has ended.
     pub(super) fn ask(&mut self, id: QuestionId) -> Option<Arc<watch::Sender<Option<Answer>>>> {
         let question = self.get(id)?;
         question.is_asked = true;
         Some(Arc::clone(&question.answer))
     }
 
-    /// Takes note that an address does not ask. The question ends with the last of them.
+    /// Records that an address does not ask. The question ends with the last of them.
     pub(super) fn give_up(&mut self, id: QuestionId, network: Option<ClientNetwork>) {
         let Some(question) = self.get(id) else { return };
         question.attempts.remove(&network);

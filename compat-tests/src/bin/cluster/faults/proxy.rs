@@ -17,10 +17,10 @@ use tokio::time::sleep;
 /// The treatment of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Passage {
-    /// They pass.
+    /// Connections pass.
     #[default]
     Open,
-    /// They end, and new ones are refused.
+    /// Connections end, and new ones are refused.
     Cut,
     /// Nothing passes, and neither end is notified: a cable that was pulled out.
     HalfOpen,

@@ -10,7 +10,7 @@ pub(super) struct SimulatedClient {
     pub(super) group: MeshGroup,
     pub(super) is_callable: bool,
     pub(super) is_alive: bool,
-    /// It is linked to the members of its group.
+    /// The client is linked to the members of its group.
     has_joined: bool,
 }
 

@@ -6,7 +6,7 @@ use crate::protocol::mesh::protobuf::Fields;
 use MeshGroup::Netflux2;
 
 const CLIENT: u32 = 500_000;
-/// Its alias.
+/// Alias of the client.
 const TARGET: u32 = 99;
 
 fn frame(recipient: u32, is_service: u32, content: Fields) -> ChannelFrame {

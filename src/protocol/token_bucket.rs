@@ -46,6 +46,7 @@ impl TokenBucket {
     }
 
     /// Returns the time in which the bucket is full, if nothing is taken until then.
+    #[cfg(feature = "bridge")]
     pub(crate) fn full_in(&self, now: Instant) -> Duration {
         self.full_at.saturating_duration_since(now)
     }

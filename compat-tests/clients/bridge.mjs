@@ -27,6 +27,7 @@ const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
   --loss PART          part of the packets that is lost each way (default: 0)
   --hide-addresses     candidates of pages are names that multicast resolves
   --parallel N         pairs at a time (default: 4)
+  --attempts N         attempts of a scenario; no more than one of twenty may need another (default: 1)
   --limit MS           longest wait for anything (default: 15000)
   --server-args A,B,…  further arguments of the gateway
   --verbose            print the log of every scenario, not only of failed ones`
@@ -43,6 +44,7 @@ const OPTIONS = {
   loss: { type: 'string', default: '0' },
   'hide-addresses': { type: 'boolean', default: false },
   parallel: { type: 'string', default: '4' },
+  attempts: { type: 'string', default: '1' },
   limit: { type: 'string', default: '15000' },
   'server-args': { type: 'string' },
   verbose: { type: 'boolean', default: false }
@@ -69,6 +71,7 @@ const options = parse(USAGE, OPTIONS, (values) => {
     crowds: list(values.crowds).map(Number),
     seeds: list(values.seeds).map(Number),
     parallel: positive(values, 'parallel'),
+    attempts: positive(values, 'attempts'),
     limit: positive(values, 'limit')
   }
 })
@@ -131,7 +134,7 @@ const jobs = options.scenarios.flatMap((scenario) => {
       return pairs.filter((pair) => scenario === 'join' || isForeign(pair)).map((pair) => ({
         kind: scenario,
         name: `${scenario} ${pair[0].version}:${pair[1].version}`,
-        attempts: isForeign(pair) ? 1 : 2,
+        attempts: isForeign(pair) ? options.attempts : Math.max(options.attempts, 2),
         run: (room) => runPair(room, pair, scenario)
       }))
     case 'stay':
@@ -193,7 +196,7 @@ async function work (queue) {
   for (const job of queue) {
     const result = job.around
       ? await job.around((lab, run) => runInRoom(lab, run))
-      : await runInRoom(lab, job.run, job.attempts)
+      : await runInRoom(lab, job.run, job.attempts ?? options.attempts)
     results.push({ ...job, ...result })
     show(job.name, result)
   }
@@ -216,6 +219,7 @@ for (const kind of options.scenarios) {
   const median = times.length > 0 ? `, median ${times[times.length >> 1]} ms and at most ${times.at(-1)} ms until both see each other` : ''
   console.log(`${kind}: ${of.filter(({ passed }) => passed).length} of ${of.length}${median}`)
 }
-const passed = results.filter((result) => result.passed).length
-console.log(`bridge: ${passed} passed, ${results.length - passed} failed`)
-process.exitCode = passed === results.length && passed > 0 ? 0 : 1
+const passed = results.filter((result) => result.passed)
+const again = passed.filter(({ failures }) => failures.length > 0)
+console.log(`bridge: ${passed.length} passed, ${again.length} of them again, ${results.length - passed.length} failed`)
+process.exitCode = passed.length === results.length && passed.length > 0 && again.length <= Math.ceil(results.length / 20) ? 0 : 1

@@ -2,7 +2,7 @@
 //! another.
 //!
 //! The ids differ in each run, so a comparison must hold for every renaming of them. A server practically
-//! never draws a small one, so a number below [`SMALL`] (the 0 and 1 that stand for "the other side", an
+//! never draws a small one, so a number below `SMALL` (the 0 and 1 that stand for "the other side", an
 //! index in a list) is literal, and a larger one is server-generated.
 
 use std::collections::HashMap;

@@ -117,10 +117,14 @@ impl Admission {
             streams: limits.max_streams_per_address,
         };
         fd_limit::warn_if_lacking(limits);
-        let max_connections = limits.max_connections.unwrap_or_else(fd_limit::max_connections);
-        self.max_connections.store(max_connections, Ordering::Relaxed);
+        self.max_connections.store(fd_limit::configured_connections(limits), Ordering::Relaxed);
         self.addresses.lock().set_limits(by_address);
         self.limits_addresses.store(by_address.any(), Ordering::Relaxed);
+    }
+
+    /// Returns the limit of connections at the same time.
+    pub(super) fn max_connections(&self) -> u32 {
+        self.max_connections.load(Ordering::Relaxed)
     }
 
     /// Returns where a client is counted by its address; `None` if it is not.
@@ -314,8 +318,9 @@ const fn refusal_text(kind: LimitKind) -> &'static str {
 
 /// Returns the reason in a response if it is one by which a server refuses new clients.
 pub(crate) fn refusal_in(response: &str) -> Option<&'static str> {
-    let texts = LimitKind::all().iter().map(|kind| refusal_text(*kind)).chain([REPLACED]);
-    texts.into_iter().find(|text| response.ends_with(&format!(": {text}\n")))
+    let (_, reason) = response.strip_suffix('\n')?.rsplit_once(": ")?;
+    let mut texts = LimitKind::all().iter().map(|kind| refusal_text(*kind)).chain([REPLACED]);
+    texts.find(|text| *text == reason)
 }
 
 fn refusal(status: &str, text: &str) -> String {

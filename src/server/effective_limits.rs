@@ -21,13 +21,17 @@ pub struct EffectiveLimits {
 }
 
 impl EffectiveLimits {
-    /// Returns what these limits are on this system, for this process.
+    /// Returns what these limits would be on this system, for this process.
     pub fn new(limits: &ServerLimits) -> Self {
-        let memory = MemoryBudget::from_limits(limits);
+        Self::in_force(&MemoryBudget::from_limits(limits), fd_limit::configured_connections(limits))
+    }
+
+    /// Returns the limits of a server with this budget.
+    pub(super) fn in_force(memory: &MemoryBudget, max_connections: u32) -> Self {
         EffectiveLimits {
             max_memory: memory.process_limit(),
             max_held: memory.limit(),
-            max_connections: limits.max_connections.unwrap_or_else(fd_limit::max_connections),
+            max_connections,
             open_files: fd_limit::open_files(),
         }
     }

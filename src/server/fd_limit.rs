@@ -44,6 +44,11 @@ pub(crate) fn max_connections() -> u32 {
     u32::try_from(limit - RESERVE.min(limit / 4)).unwrap_or(u32::MAX)
 }
 
+/// Returns the number of connections that a configuration allows on this system.
+pub(crate) fn configured_connections(limits: &ServerLimits) -> u32 {
+    limits.max_connections.unwrap_or_else(max_connections)
+}
+
 /// Logs a warning if there are no descriptors for the connections that a limit allows.
 pub(crate) fn warn_if_lacking(limits: &ServerLimits) {
     let Some(max_connections) = limits.max_connections.filter(|max| *max > self::max_connections()) else {

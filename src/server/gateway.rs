@@ -77,7 +77,8 @@ impl Gateway {
 
     /// Returns the limits in force for this process.
     pub fn effective_limits(&self) -> EffectiveLimits {
-        self.reloader.effective_limits()
+        let admission = &self.frontend.shared.admission;
+        EffectiveLimits::in_force(admission.memory(), admission.max_connections())
     }
 
     /// Listens as `config` has it, within the current Tokio runtime.

@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::auth::{Authenticator, Verifier};
 use super::conn::Shared;
-use super::effective_limits::EffectiveLimits;
 use super::reloadable::ReloadableTime;
 use super::start_error::StartError;
 use super::tls::ReloadableTls;
@@ -67,11 +66,6 @@ impl Reloader {
         times: ReloadableTimes,
     ) -> Self {
         Reloader { shared, tls, auth, times, current: Arc::new(Mutex::new(config)) }
-    }
-
-    /// Returns the limits in force for this process.
-    pub fn effective_limits(&self) -> EffectiveLimits {
-        EffectiveLimits::new(&self.current.lock().limits)
     }
 
     /// Puts the settings in force that a running gateway can change: the files for TLS and of tokens, which

@@ -15,8 +15,13 @@ pub(super) struct LogLimit {
 impl LogLimit {
     /// Counts an event. If a line is due, returns the number of events since the last one.
     pub(super) fn count(&mut self, now: Instant) -> Option<u64> {
-        self.events += 1;
-        if self.next.is_some_and(|next| now < next) {
+        self.count_all(1, now)
+    }
+
+    /// Counts so many events. If a line is due, returns the number of events since the last one.
+    pub(super) fn count_all(&mut self, events: u64, now: Instant) -> Option<u64> {
+        self.events += events;
+        if self.events == 0 || self.next.is_some_and(|next| now < next) {
             return None;
         }
         self.next = Some(now + PAUSE);

@@ -1,12 +1,10 @@
 //! Lines of the log about limits that were reached: at most one a minute for each limit, with the number of
 //! times since the last. A plain state machine; the counts and the time are arguments.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::limit_counts::{LimitCounts, LimitKind};
-
-/// Shortest time between two lines about one limit.
-const PAUSE: Duration = Duration::from_secs(60);
+use crate::server::log_limit::LogLimit;
 
 /// A line that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +21,9 @@ pub(super) struct LimitLines([LineState; LimitKind::all().len()]);
 /// State of the lines about one limit.
 #[derive(Debug, Default)]
 struct LineState {
-    /// The count of the last line.
-    logged: u64,
-    /// The time from which on another line may follow.
-    next: Option<Instant>,
+    /// The count at the last look.
+    seen: u64,
+    lines: LogLimit,
 }
 
 impl LimitLines {
@@ -35,10 +32,8 @@ impl LimitLines {
         let mut lines = Vec::new();
         for (kind, state) in LimitKind::all().iter().zip(&mut self.0) {
             let count = counts.get(*kind);
-            if count != state.logged && state.next.is_none_or(|next| now >= next) {
-                lines.push(LimitLine { kind: *kind, times: count.wrapping_sub(state.logged) });
-                *state = LineState { logged: count, next: Some(now + PAUSE) };
-            }
+            let new = count.wrapping_sub(std::mem::replace(&mut state.seen, count));
+            lines.extend(state.lines.count_all(new, now).map(|times| LimitLine { kind: *kind, times }));
         }
         lines
     }
@@ -46,6 +41,8 @@ impl LimitLines {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -162,12 +162,10 @@ pub enum ContentError {
 /// A file cannot be read, or does not contain what it should.
 fn load(files: &TlsFiles) -> Result<LoadedTls, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let (pair, warning) = certified_key(files, &provider)?;
+    let (pair, warning, expiry) = certified_key(files, &provider)?;
     if let Some(warning) = warning {
         tracing::warn!("clients may reject the certificate {}: {warning}", files.cert);
     }
-    let expiry = pair.cert.first().and_then(|leaf| CertificateFacts::parse(leaf)?.not_after);
-    let expiry = expiry.map(CertificateExpiry);
     let clients = files.client_ca.as_ref().map(|path| client_auth::verifier(path, &provider)).transpose()?;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -218,14 +216,14 @@ impl fmt::Display for CertificateWarning {
     }
 }
 
-/// Returns the certificate chain with its key, after checking that they match, and a reason for which clients
-/// may reject it.
+/// Returns the certificate chain with its key, after checking that they match, a reason for which clients may
+/// reject it, and its expiry, if that can be read.
 ///
 /// Clients judge certificates, not servers: the chain is sent as it is. `rustls` is asked for a warning only.
 fn certified_key(
     files: &TlsFiles,
     provider: &CryptoProvider,
-) -> Result<(CertifiedKey, Option<CertificateWarning>), TlsError> {
+) -> Result<(CertifiedKey, Option<CertificateWarning>, Option<CertificateExpiry>), TlsError> {
     let mut chain = certificates(FileRole::Cert, &files.cert)?;
     if let Some(ca) = &files.ca {
         for certificate in certificates(FileRole::Ca, ca)? {
@@ -244,11 +242,12 @@ fn certified_key(
     {
         return Err(TlsError::Mismatch { key: files.key.clone(), cert: files.cert.clone() });
     }
+    let expiry = facts.as_ref().and_then(|facts| facts.not_after).map(CertificateExpiry);
     let warning = match facts.map(|facts| facts.version) {
         Some(version) if version != 3 => Some(CertificateWarning::Version(version)),
         _ => pair.keys_match().is_err().then_some(CertificateWarning::Unusual),
     };
-    Ok((pair, warning))
+    Ok((pair, warning, expiry))
 }
 
 /// Returns all certificates of a file, PEM or DER.

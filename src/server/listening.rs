@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
 
 use super::listener::{self, ListenError};
 use super::unix_socket::UnixSocket;
@@ -56,6 +57,16 @@ impl fmt::Display for LocalAddress {
 pub(super) enum AcceptedStream {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
+}
+
+impl AcceptedStream {
+    /// Returns the stream alone, for what is the same on both kinds.
+    pub(super) fn into_io(self) -> Either<TcpStream, UnixStream> {
+        match self {
+            AcceptedStream::Tcp(stream, _) => Either::Left(stream),
+            AcceptedStream::Unix(stream) => Either::Right(stream),
+        }
+    }
 }
 
 impl ListeningSocket {

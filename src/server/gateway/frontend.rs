@@ -126,10 +126,7 @@ impl Frontend {
         let endpoint = self.endpoint(&stream);
         // With TLS, the response follows the handshake.
         if !endpoint.tls && self.shared.is_replaced() {
-            return match stream {
-                AcceptedStream::Unix(stream) => self.refuse_replaced(stream, endpoint),
-                AcceptedStream::Tcp(stream, _) => self.refuse_replaced(stream, endpoint),
-            };
+            return self.refuse_replaced(stream.into_io(), endpoint);
         }
         if self.proxy_protocol != ProxyProtocol::Off {
             return self.accept_proxied(stream, endpoint);
@@ -139,11 +136,9 @@ impl Frontend {
 
     /// Answers a new connection that would exceed a limit.
     fn refuse(&self, kind: LimitKind, stream: AcceptedStream, endpoint: ClientEndpoint) {
-        match stream {
-            AcceptedStream::Unix(stream) => self.shared.admission.refuse(kind, stream),
-            AcceptedStream::Tcp(stream, _) if !endpoint.tls => self.shared.admission.refuse(kind, stream),
-            // There is no response without a handshake, which costs more than all else.
-            AcceptedStream::Tcp(..) => {}
+        // With TLS there is no response without a handshake, which costs more than all else.
+        if !endpoint.tls {
+            self.shared.admission.refuse(kind, stream.into_io());
         }
     }
 
@@ -418,10 +413,7 @@ impl Frontend {
 
 /// Refuses a connection whose beginning is not as configured.
 async fn reject(stream: AcceptedStream, cause: RefusalCause) {
-    match stream {
-        AcceptedStream::Tcp(stream, _) => http::reject(stream, cause).await,
-        AcceptedStream::Unix(stream) => http::reject(stream, cause).await,
-    }
+    http::reject(stream.into_io(), cause).await;
 }
 
 /// Sends the response to an upgrade request, and waits before the first frame may follow. Programs that add

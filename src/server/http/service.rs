@@ -125,8 +125,8 @@ impl HttpService {
         request: &Request<Incoming>,
         endpoint: Option<&Endpoint>,
         client: ClientEndpoint,
-        is_upgrade: bool,
     ) -> Result<(Option<ConnectionPermit>, Option<Box<Grant>>), Refused> {
+        let is_upgrade = upgrade::is_upgrade(request);
         let permit = match self.routes.access.as_deref().filter(|_| is_upgrade) {
             Some(access) => access.admit(client)?,
             None => None,
@@ -219,11 +219,10 @@ impl HttpService {
         if let Some(response) = upgrade::health_check(&request, self.routes.websockets) {
             return response.map(ResponseBody::Full);
         }
-        let is_upgrade = upgrade::is_upgrade(&request);
         let signaller = self.routes.signaller.as_ref();
         let matched = signaller.map(|signaller| (signaller, match_path(signaller, request.uri().path())));
         let endpoint = matched.as_ref().and_then(|(_, path)| path.as_ref().ok()?.as_ref());
-        let (permit, grant) = match self.admit(token.as_ref(), &request, endpoint, client, is_upgrade).await {
+        let (permit, grant) = match self.admit(token.as_ref(), &request, endpoint, client).await {
             Ok(admitted) => admitted,
             Err(refused) => return refused.into_response(),
         };

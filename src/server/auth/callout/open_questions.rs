@@ -74,7 +74,9 @@ impl OpenQuestions {
         if question.is_asked || !may_ask {
             return Some(WaitingClient { answer, refusal: None });
         }
-        let refusal = question.attempts.get(&network).cloned();
+        // An error means that the task of the attempt has ended without a result, as after a panic.
+        let attempt = question.attempts.get(&network).filter(|attempt| attempt.has_changed().is_ok());
+        let refusal = attempt.cloned();
         let is_full = question.attempts.len() >= MAX_ATTEMPTS;
         (refusal.is_some() || is_full).then_some(WaitingClient { answer, refusal })
     }

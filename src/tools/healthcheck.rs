@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -76,7 +77,8 @@ pub(crate) async fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
         None => match place_of_server(args.port)? {
             Place::Url(url) => url,
             Place::AdminSocket(path) => {
-                return Ok(report(within(args.timeout, &path, ask_socket(&path)).await));
+                let server = format!("unix:{}", displayed_path(&path));
+                return Ok(report(within(args.timeout, &server, ask_socket(&path, &server)).await));
             }
         },
     };
@@ -126,18 +128,18 @@ fn report(checked: Result<Option<&'static str>, HealthcheckError>) -> ExitCode {
 }
 
 /// Place to ask for the health of a server.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Place {
     Url(String),
     /// Path of the Unix socket of an admin listener.
-    AdminSocket(String),
+    AdminSocket(PathBuf),
 }
 
 /// Returns the place to ask a server on this machine, whose configuration is that of this environment, but
 /// for the port if one is given.
 fn place_of_server(port: Option<u16>) -> anyhow::Result<Place> {
     let configured = configuration();
-    let Some(port) = port else { return place_in(configured?) };
+    let Some(port) = port else { return place_in(&configured?) };
     // The server may have another configuration.
     let host = configured.ok().and_then(|config| Some(first_tcp(&config)?.0)).unwrap_or_default();
     Ok(Place::Url(url(&host, port)))
@@ -145,17 +147,17 @@ fn place_of_server(port: Option<u16>) -> anyhow::Result<Place> {
 
 /// Returns the place to ask a server with this configuration: its admin listener, which answers also when
 /// there are too many clients, or else the first TCP address for clients.
-fn place_in(config: Config) -> anyhow::Result<Place> {
+fn place_in(config: &Config) -> anyhow::Result<Place> {
     match &config.admin {
         Some(ListenAddress::Tcp { host, port }) if *port != 0 => {
             return Ok(Place::Url(url(host, *port) + LIVENESS_PATH));
         }
         Some(ListenAddress::Unix(path)) => {
-            return Ok(Place::AdminSocket(path.to_string_lossy().into_owned()));
+            return Ok(Place::AdminSocket(path.clone()));
         }
         _ => {}
     }
-    let (host, port) = first_tcp(&config).context(
+    let (host, port) = first_tcp(config).context(
         "a server of this environment listens on no TCP port that is known: give it with --port, or ask the admin \
          listener with --url",
     )?;
@@ -229,15 +231,14 @@ async fn check(target: &Target, url: &str) -> Result<Answer, HealthcheckError> {
 }
 
 /// Asks the admin listener on a Unix socket.
-async fn ask_socket(path: &str) -> Result<Option<&'static str>, HealthcheckError> {
-    let server = || format!("unix:{}", displayed_path(path.as_ref()));
+async fn ask_socket(path: &Path, server: &str) -> Result<Option<&'static str>, HealthcheckError> {
+    let io_error = |source| HealthcheckError::Io { server: server.to_owned(), source };
     let answer = async { ask(UnixStream::connect(path).await?, LIVENESS_PATH, "localhost").await };
-    match answer.await.map_err(|source| HealthcheckError::Io { server: server(), source })? {
+    match answer.await.map_err(io_error)? {
         Answer::Status(200..=299) => Ok(None),
-        Answer::Status(status) => Err(HealthcheckError::Status { server: server(), status }),
+        Answer::Status(status) => Err(HealthcheckError::Status { server: server.to_owned(), status }),
         Answer::Refusal(_) | Answer::TlsRequired | Answer::Other | Answer::None => {
-            let source = ErrorKind::InvalidData.into();
-            Err(HealthcheckError::Io { server: server(), source })
+            Err(io_error(ErrorKind::InvalidData.into()))
         }
     }
 }

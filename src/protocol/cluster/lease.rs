@@ -20,8 +20,8 @@ pub const CONFIRMED_TIMEOUT: Millis = 3_000;
 pub const PING_TIMEOUT: Millis = 4_500;
 /// Time without a ping after which a node that the engine does not know no longer counts.
 pub const FORGET_TIMEOUT: Millis = 600_000;
-/// Time after which the engine forgets a claim that is not kept, and gives the name away. The claims of a
-/// node that ended without freeing them take memory for so long.
+/// Time after which the engine forgets a claim that is not kept, and gives the name away. Claims that were
+/// not freed, as of a node that failed or of an earlier generation, take memory for so long.
 pub const CLAIM_TIMEOUT: Millis = 48 * 3_600_000;
 /// Time after the last answer of the engine to a node for which that node decides by the confirmations of
 /// others: the engine has its claims for longer.
@@ -296,10 +296,10 @@ impl Lease {
         let is_safe = |peer: &PeerNode| {
             let limit = peer.ran().max(self.known_since).saturating_add(PING_TIMEOUT);
             let has_lapsed = |informed: Millis| now >= informed.saturating_add(DECISION_TIMEOUT);
-            let pings = peer.last_ping > 0 && now < peer.last_ping.saturating_add(PING_TIMEOUT);
             let knows = peer.generation == 0 || peer.generation == self.view.generation;
             now >= limit
-                || pings && (knows || peer.informed.is_some_and(has_lapsed) || self.disabled.informed)
+                || is_recent(peer.last_ping, now)
+                    && (knows || peer.informed.is_some_and(has_lapsed) || self.disabled.informed)
         };
         let known = self.view.others.iter().map(|node| self.peers.get(node).copied().unwrap_or_default());
         let running = self.peers.values().filter(|peer| peer.ran() > 0).copied();
@@ -314,8 +314,7 @@ impl Lease {
 
     /// Returns the other nodes that this node has found to run lately, whether they know it or not.
     pub fn running(&self, now: Millis) -> impl Iterator<Item = NodeId> {
-        let is_recent = move |at: Millis| at > 0 && now < at.saturating_add(PING_TIMEOUT);
-        self.peers.iter().filter(move |(_, peer)| is_recent(peer.alive)).map(|(node, _)| *node)
+        self.peers.iter().filter(move |(_, peer)| is_recent(peer.alive, now)).map(|(node, _)| *node)
     }
 
     /// Returns the nodes that a ping of this node names: those that it knows from the engine, and then, once
@@ -329,8 +328,7 @@ impl Lease {
 
     /// Returns the nodes that ran lately, by the time that `ran` returns, and send no pings.
     fn silent(&self, ran: impl Fn(&PeerNode) -> Millis, now: Millis) -> impl Iterator<Item = NodeId> {
-        let is_recent = move |at: Millis| at > 0 && now < at.saturating_add(PING_TIMEOUT);
-        let is_silent = move |peer: &PeerNode| is_recent(ran(peer)) && !is_recent(peer.last_ping);
+        let is_silent = move |peer: &PeerNode| is_recent(ran(peer), now) && !is_recent(peer.last_ping, now);
         self.peers.iter().filter(move |(_, peer)| is_silent(peer)).map(|(node, _)| *node)
     }
 
@@ -401,4 +399,9 @@ pub(super) struct DisabledRules {
     pub(super) refused: bool,
     /// Claims of an earlier generation are good only until the end of its grace.
     pub(super) kept: bool,
+}
+
+/// Returns true if a sign of a process at this time, or none at 0, still counts.
+fn is_recent(at: Millis, now: Millis) -> bool {
+    at > 0 && now < at.saturating_add(PING_TIMEOUT)
 }

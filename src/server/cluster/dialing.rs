@@ -98,7 +98,7 @@ impl ClusterNode {
     /// Returns the name and the address of another node.
     pub(super) fn describe_node(&self, other: NodeId) -> String {
         let state = self.state.lock();
-        match state.entries.get(&other).or_else(|| state.departed.entry(other)) {
+        match state.entry(other) {
             Some(entry) => format!("{} at {}", entry.name, entry.address),
             None => other.to_string(),
         }
@@ -112,8 +112,7 @@ impl ClusterNode {
             let address = {
                 let mut state = self.state.lock();
                 state.unlinked.entry(other).or_insert_with(|| Unlinked::new(Instant::now()));
-                let entry = state.entries.get(&other).or_else(|| state.departed.entry(other));
-                entry.map(|entry| entry.address.clone())
+                state.entry(other).map(|entry| entry.address.clone())
             };
             let Some(address) = address else { break };
             let ended = self.dial(other, &address).await;

@@ -114,6 +114,11 @@ impl NodeState {
         self.ownership.found_unknown(now());
         self.lost_since.is_some() && !std::mem::replace(&mut self.is_unknown_reported, true)
     }
+
+    /// Returns the entry of another node, also of one that the engine has forgotten.
+    pub(super) fn entry(&self, node: NodeId) -> Option<&NodeEntry> {
+        self.entries.get(&node).or_else(|| self.departed.entry(node))
+    }
 }
 
 /// The state of a node, for people.

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::dialing::Unlinked;
-use super::node::ClusterNode;
+use super::node::{ClusterNode, NodeState};
 use super::node_clock::now;
 use crate::config::EngineLoss;
-use crate::protocol::cluster::{ClaimResult, Generation, LossCause, Millis};
+use crate::protocol::cluster::{ClaimResult, Generation, LossCause, Millis, NodeId};
 use crate::server::readiness::{NodeFault, NotReady, Ready};
 use crate::server::telemetry::{ClaimCounts, ClusterReport, ClusterTimes, LostRoomCounts, OtherNodeReport};
 
@@ -109,7 +109,7 @@ impl ClusterNode {
     /// one than usual.
     pub(super) fn lost_place_timeout(&self) -> Option<Duration> {
         let refuses = self.engine_loss() != EngineLoss::Continue && self.is_lost();
-        (refuses || self.unaware_node().is_some()).then_some(LOST_PLACE_TIMEOUT)
+        (refuses || lasting_unaware(&self.state.lock()).is_some()).then_some(LOST_PLACE_TIMEOUT)
     }
 
     /// Closes rooms while the engine is lost, if it is to be so. To be called at each tick.
@@ -166,11 +166,8 @@ impl ClusterNode {
     fn unaware_node(&self) -> Option<(String, Unlinked)> {
         let (node, unlinked) = {
             let state = self.state.lock();
-            let mut unaware = state.ownership.lease().unaware(now());
-            unaware.find_map(|node| {
-                let unlinked = state.unlinked.get(&node).filter(|unlinked| unlinked.is_lasting())?;
-                Some((node, unlinked.clone()))
-            })?
+            let (node, unlinked) = lasting_unaware(&state)?;
+            (node, unlinked.clone())
         };
         Some((self.describe_node(node), unlinked))
     }
@@ -236,4 +233,12 @@ impl ClusterNode {
             nodes,
         }
     }
+}
+
+/// Returns a node that has run for some seconds without knowing this one, and the lack of a link to it.
+fn lasting_unaware(state: &NodeState) -> Option<(NodeId, &Unlinked)> {
+    state.ownership.lease().unaware(now()).find_map(|node| {
+        let unlinked = state.unlinked.get(&node).filter(|unlinked| unlinked.is_lasting())?;
+        Some((node, unlinked))
+    })
 }

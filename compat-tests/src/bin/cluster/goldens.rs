@@ -82,8 +82,8 @@ pub(crate) async fn check(program: &Path, redis: &TestRedis, options: &GoldenOpt
             }
         }
     }
-    let forms = [GoldenForm::Auto, GoldenForm::Elsewhere, GoldenForm::Pinned];
-    for form in forms.into_iter().filter(|form| options.form.is_none_or(|only| only == *form)) {
+    let forms = GoldenForm::value_variants().iter().copied();
+    for form in forms.filter(|form| options.form.is_none_or(|only| only == *form)) {
         let begin = Instant::now();
         match form {
             GoldenForm::Auto => {

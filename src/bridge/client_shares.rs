@@ -63,9 +63,9 @@ impl ClientShares {
         let micros = usize::try_from(work.as_micros()).unwrap_or(usize::MAX);
         let bucket = self.work.entry((room, client)).or_insert_with(|| TokenBucket::full(now));
         bucket.take(micros, limits.work_rate, now);
-        // The burst, as the time in which the rate allows as much.
-        let most = 1_000_000_u32.checked_div(limits.work_rate).unwrap_or_default();
-        bucket.full_in(now) <= limits.work_burst.saturating_mul(most)
+        // The time in which the rate allows the burst.
+        let most = limits.work_burst.saturating_mul(1_000_000).checked_div(limits.work_rate);
+        bucket.full_in(now) <= most.unwrap_or_default()
     }
 
     /// Counts a connection of a client. Returns false if the client has more of them than `free`, which

@@ -401,7 +401,7 @@ impl MeshPeer {
     fn end(&mut self) {
         self.progress = Progress::Ended;
         self.next_heartbeat = None;
-        self.requests.clear();
+        self.stop_requests();
         for channel in std::mem::take(&mut self.channels) {
             self.actions.push(PeerAction::Close { channel: channel.channel });
         }

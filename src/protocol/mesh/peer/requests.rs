@@ -149,7 +149,7 @@ impl MeshPeer {
     /// Returns true if a client has a channel to this peer, or is about to get one.
     pub(in crate::protocol::mesh) fn is_near(&self, id: u32, now: Instant) -> bool {
         let is_recent = |known: &ExpectedJoiner| now.saturating_duration_since(known.since) < DISTANT_TIMEOUT;
-        self.channel_to(id).is_some()
+        self.has_channel_to(id)
             || self.awaited.contains(&id)
             || self.distant.iter().any(|known| known.id == id && is_recent(known))
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::{
-    INCOMPLETE_TIMEOUT, INTRODUCE_TIMEOUT, MeshMember, Phase, Presence, PresenceAction, RECHECK_INTERVALS,
-    RELINK_TIMEOUT, Retry, StandIn, StandInRole,
+    INCOMPLETE_TIMEOUT, MeshMember, Phase, Presence, PresenceAction, RECHECK_INTERVALS, RELINK_TIMEOUT,
+    Retry, StandIn, StandInRole,
 };
 use crate::protocol::mesh::group::MeshGroup;
 
@@ -232,30 +232,26 @@ impl Presence {
                 self.known.keys().any(|member| member.group == group && !known.channels.contains(&member.id));
             // Without any channel it is alone: the entry waits for its client.
             let is_alone = known.channels.is_empty();
-            let since = match (lacks || is_alone, known.incomplete_since) {
-                (false, _) => None,
-                (true, None) => Some(now),
-                (true, since) => since,
-            };
             let Some(known) = self.stand_ins.get_mut(&number) else { continue };
-            match since {
-                None => known.introduce_at = None,
-                Some(_) if known.incomplete_since.is_some() => {}
-                Some(since) => known.introduce_at = since.checked_add(INTRODUCE_TIMEOUT),
+            if !lacks && !is_alone {
+                (known.incomplete_since, known.introduce_at) = (None, None);
+                continue;
             }
-            known.incomplete_since = since;
+            let since = match known.incomplete_since {
+                Some(since) => since,
+                None => known.begin_incomplete(now),
+            };
             if known.introduce_at.is_some_and(|at| at <= now) {
                 self.introduce(number, now);
             }
-            if since.is_none_or(|since| now.saturating_duration_since(since) < INCOMPLETE_TIMEOUT) {
+            if now.saturating_duration_since(since) < INCOMPLETE_TIMEOUT {
                 continue;
             }
             if !self.has_last_channel(number) {
                 self.remove(number, now);
                 self.delay_retry(group, role, now);
             } else if let Some(known) = self.stand_ins.get_mut(&number) {
-                known.incomplete_since = Some(now);
-                known.introduce_at = now.checked_add(INTRODUCE_TIMEOUT);
+                known.begin_incomplete(now);
             }
         }
     }

@@ -162,6 +162,13 @@ impl StandIn {
     fn relink_at(&self, member: u32) -> Option<Instant> {
         self.lost.get(&member)?.checked_add(self.group.facts().relink_delay)
     }
+
+    /// Records that it lacks a channel from this time on, which is returned.
+    fn begin_incomplete(&mut self, now: Instant) -> Instant {
+        self.incomplete_since = Some(now);
+        self.introduce_at = now.checked_add(INTRODUCE_TIMEOUT);
+        now
+    }
 }
 
 /// Delays of joins that failed.

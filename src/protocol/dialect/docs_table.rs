@@ -40,7 +40,7 @@ pub fn markdown() -> String {
     );
     for dialect in Dialect::ALL {
         if let Some(known) = dialect.content_layout() {
-            let _ = writeln!(out, "| `{dialect}` | {} |", known.docs());
+            let _ = writeln!(out, "| `{dialect}` | {} |", known.facts().docs);
         }
     }
     out

@@ -68,11 +68,6 @@ impl ContentLayout {
             ContentLayout::V20 => &V20,
         }
     }
-
-    /// Returns the names and numbers of the fields of a content.
-    pub(in crate::protocol::dialect) const fn docs(self) -> &'static str {
-        self.facts().docs
-    }
 }
 
 const V15_0: LayoutFacts = LayoutFacts {

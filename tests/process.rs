@@ -5,17 +5,15 @@
 mod common;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::process::{Served, called, run, sigver};
+use common::process::{SERVE, Served, called, run, sigver, with_open_files};
 use common::sse::{ask, ask_on};
 use common::ws::{Got, Ws, request};
 use common::{hex, soon, tls_files};
 use sigver::PemSource;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
 
 #[tokio::test]
 async fn startup_line_names_the_listening_address() {
@@ -40,33 +38,25 @@ async fn startup_line_names_the_listening_address() {
     assert!(lines[2].ends_with(" INFO sigver: stopping drain_timeout_s=10"), "{errors}");
 }
 
-/// Runs the program in a shell that limits its open files.
-#[cfg(target_os = "linux")]
-fn with_open_files(limit: u32, args: &str) -> Command {
-    let mut limited = Command::new("sh");
-    limited.args(["-c", &format!(r#"ulimit -n {limit}; exec "$0" {args}"#)]);
-    limited.arg(env!("CARGO_BIN_EXE_sigver")).stdin(Stdio::null());
-    limited.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    limited
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn limits_of_the_system_are_shown_and_one_that_exceeds_them_is_a_warning() {
-    let given = "--max-memory 1073741824";
+    let given = ["--max-memory", "1073741824"];
     let limits =
         "max-memory 1073741824, 536870912 of it for what clients make the server hold; max-connections";
-    for (option, connections, is_warned) in
-        [("", 150, false), ("--max-connections 150", 150, false), ("--max-connections 151", 151, true)]
-    {
-        let mut check = with_open_files(200, &format!("check-config {given} {option}"));
+    for (option, connections, is_warned) in [
+        (&[][..], 150, false),
+        (&["--max-connections", "150"], 150, false),
+        (&["--max-connections", "151"], 151, true),
+    ] {
+        let mut check = with_open_files("-n 200", &[&["check-config"], &given[..], option].concat());
         let output = soon("the end", check.output()).await.unwrap();
         let warning = " --max-connections is more than the limit of open files allows: ";
         assert_eq!(String::from_utf8(output.stderr).unwrap().contains(warning), is_warned);
         let output = String::from_utf8(output.stdout).unwrap();
         let expected = format!("# On this machine: {limits} {connections}, with 200 open files.");
         assert_eq!(output.lines().last(), Some(&*expected));
-        let serve = with_open_files(200, &format!("-h 127.0.0.1 -p 0 --control off {given} {option}"));
+        let serve = with_open_files("-n 200", &[&SERVE[..], &given, option].concat());
         let served = Served::spawn(serve).await;
         served.signal("TERM").await;
         let log = served.end().await.2;
@@ -82,11 +72,7 @@ async fn limits_of_the_system_are_shown_and_one_that_exceeds_them_is_a_warning()
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn open_file_limit_is_raised_to_the_hard_limit() {
-    let mut limited = Command::new("sh");
-    limited.args(["-c", r#"ulimit -Sn 100; exec "$0" -h 127.0.0.1 -p 0 --control off"#]);
-    limited.arg(env!("CARGO_BIN_EXE_sigver")).stdin(Stdio::null());
-    limited.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let served = Served::spawn(limited).await;
+    let served = Served::spawn(with_open_files("-Sn 100", &SERVE)).await;
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", served.process.id().unwrap())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let [.., soft, hard, _] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };

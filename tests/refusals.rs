@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::process::{Served, log_line, run, sigver};
+use common::process::{SERVE, Served, log_line, run, sigver, with_open_files};
 use common::sse::ask;
 use common::{soon, tls_files};
 use sigver::protocol::dialect::Dialect;
@@ -15,9 +15,6 @@ use sigver::tools::client::protocol::Protocol;
 use sigver::tools::dial::Target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::Command;
-
-const SERVE: [&str; 6] = ["-h", "127.0.0.1", "-p", "0", "--control", "off"];
 
 /// Sends bytes, and returns everything that is received.
 async fn exchange(served: &Served, bytes: &[u8]) -> String {
@@ -151,11 +148,7 @@ async fn foreign_origin_is_logged_and_counted() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn lack_of_descriptors_is_one_line_with_advice() {
-    let mut limited = Command::new("sh");
-    let script = r#"ulimit -n 40; exec "$0" -h 127.0.0.1 -p 0 --control off"#;
-    limited.args(["-c", script, env!("CARGO_BIN_EXE_sigver")]).stdin(std::process::Stdio::null());
-    limited.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true);
-    let served = Served::spawn(limited).await;
+    let served = Served::spawn(with_open_files("-n 40", &SERVE)).await;
     let mut open = Vec::new();
     for _ in 0..60 {
         open.push(TcpStream::connect(("127.0.0.1", served.port())).await.unwrap());

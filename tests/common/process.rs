@@ -11,6 +11,9 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use super::soon;
 use super::ws::Ws;
 
+/// Arguments of a server on a port of its own.
+pub const SERVE: [&str; 6] = ["-h", "127.0.0.1", "-p", "0", "--control", "off"];
+
 /// Returns the program with these arguments.
 pub fn sigver(args: &[&str]) -> Command {
     called(Path::new(env!("CARGO_BIN_EXE_sigver")), args)
@@ -26,6 +29,12 @@ pub fn called(name: &Path, args: &[&str]) -> Command {
     }
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
+}
+
+/// Returns the program with these arguments, in a shell that sets this limit of open files before.
+pub fn with_open_files(ulimit: &str, args: &[&str]) -> Command {
+    let script = format!(r#"ulimit {ulimit}; exec "$0" "$@""#);
+    called(Path::new("sh"), &[&["-c", &script, env!("CARGO_BIN_EXE_sigver")], args].concat())
 }
 
 /// Runs the program to its end. Returns the exit code, stdout and stderr.

@@ -112,7 +112,8 @@ impl BridgedRoom {
         }
         let BridgedRoomLimits { max_waiting, max_delayed, .. } = self.limits;
         if self.other_end(key).is_none() {
-            if waiting.max(self.relayed_bytes(key.0)) > max_waiting {
+            let counted = if self.is_relayed(key) { self.relayed_bytes(key.0) } else { waiting };
+            if counted > max_waiting {
                 self.counts.cut = self.counts.cut.saturating_add(1);
                 self.cut(key);
             }
@@ -125,13 +126,19 @@ impl BridgedRoom {
         }
     }
 
-    /// Returns the number of bytes that wait from clients which a stand-in has no channel to: other clients
-    /// relayed them, and can invent their senders.
+    /// Returns true if a stand-in has no channel to the client of a pipe: other clients relay what it sends,
+    /// and can invent it.
+    fn is_relayed(&self, (stand_in, member): PipeKey) -> bool {
+        self.peers.get(&stand_in).is_none_or(|peer| !peer.has_channel_to(member))
+    }
+
+    /// Returns the number of bytes that clients relayed to a stand-in and that wait until their senders are
+    /// connected. The bound is for all of these together, as each may be invented.
     fn relayed_bytes(&self, stand_in: u32) -> usize {
-        let peer = self.peers.get(&stand_in);
-        let is_relayed = |member: u32| peer.is_none_or(|peer| !peer.has_channel_to(member));
         let of_stand_in = self.pipes.range((stand_in, 0)..=(stand_in, u32::MAX));
-        let relayed = of_stand_in.filter(|((_, member), _)| is_relayed(*member));
+        let relayed = of_stand_in.filter(|(key, pipe)| {
+            pipe.waiting_bytes > 0 && self.is_relayed(**key) && self.other_end(**key).is_none()
+        });
         relayed.map(|(_, pipe)| pipe.waiting_bytes).fold(0, usize::saturating_add)
     }
 
@@ -193,11 +200,11 @@ impl BridgedRoom {
 
     /// Carries the next chunk of a pair. Returns false if there is none, or if it has to wait.
     fn carry_chunk(&mut self, key: PipeKey, now: Instant) -> bool {
-        let Some((sender, receiver, from)) = self.other_end(key) else { return false };
-        let Some(pipe) = self.pipes.get_mut(&key) else { return false };
-        if pipe.waiting.is_empty() {
+        if self.pipes.get(&key).is_none_or(|pipe| pipe.waiting.is_empty()) {
             return false;
         }
+        let Some((sender, receiver, from)) = self.other_end(key) else { return false };
+        let Some(pipe) = self.pipes.get_mut(&key) else { return false };
         if let Some(at) = self.rates.ready_at(sender, now) {
             self.rates.resume_at(at);
             return false;

@@ -21,6 +21,28 @@ struct Relay {
     stand_in: u32,
 }
 
+/// The member lets the next stand-in in. Returns the channel, and the id of the stand-in.
+fn let_in(harness: &mut Harness, others: &[u32]) -> (MeshChannel, u32) {
+    let way_in = harness.strangers.remove(0);
+    harness.room.answered(way_in, "answer".into(), harness.now);
+    harness.room.opened(way_in, harness.now);
+    let members = [&[MEMBER], others].concat();
+    let ping = Fields::new().number(1, 0).number(2, 5).number(3, MEMBER).packed(4, &members);
+    let frame = Fields::new().message(1, ping).into_bytes();
+    harness.room.received(way_in, ChannelFrame::Binary(frame), harness.now);
+    let sent = harness.room.take_actions();
+    let pong = sent.iter().find_map(|action| match action {
+        BridgeAction::Send { frame: ChannelFrame::Binary(frame), .. } => ReadFields::read(frame),
+        _ => None,
+    });
+    let stand_in = pong.unwrap().number(2);
+    for action in sent {
+        harness.perform(action);
+    }
+    harness.run();
+    (way_in, stand_in)
+}
+
 impl Relay {
     /// `others` are the members that the stand-in does not know.
     fn new(limits: BridgedRoomLimits, others: &[u32]) -> Self {
@@ -29,37 +51,43 @@ impl Relay {
         let receiver = harness.opener(Netflux0);
         harness.room.arrived(Netflux4, TARGET, harness.now);
         harness.run();
-        let way_in = harness.strangers.remove(0);
-        harness.room.answered(way_in, "answer".into(), harness.now);
-        harness.room.opened(way_in, harness.now);
-        let members = [&[MEMBER], others].concat();
-        let ping = Fields::new().number(1, 0).number(2, 5).number(3, MEMBER).packed(4, &members);
-        let frame = Fields::new().message(1, ping).into_bytes();
-        harness.room.received(way_in, ChannelFrame::Binary(frame), harness.now);
-        let sent = harness.room.take_actions();
-        let pong = sent.iter().find_map(|action| match action {
-            BridgeAction::Send { frame: ChannelFrame::Binary(frame), .. } => ReadFields::read(frame),
-            _ => None,
-        });
-        let stand_in = pong.unwrap().number(2);
-        for action in sent {
-            harness.perform(action);
-        }
-        harness.run();
+        let (way_in, stand_in) = let_in(&mut harness, others);
         Relay { harness, receiver, way_in, stand_in }
     }
 
     /// A frame of `sender` arrives over the channel of the member.
     fn relay(&mut self, sender: u32, service: u32, content: Fields) {
+        self.receive(self.way_in, sender, service, content);
+    }
+
+    fn receive(&mut self, channel: MeshChannel, sender: u32, service: u32, content: Fields) {
         let head = Fields::new().number(1, sender).number(2, self.stand_in).number(3, service);
         let frame = ChannelFrame::Binary(head.message(4, content).into_bytes());
-        self.harness.room.received(self.way_in, frame, self.harness.now);
+        self.harness.room.received(channel, frame, self.harness.now);
         self.harness.run();
     }
 
     fn send(&mut self, sender: u32, text: &[u8]) {
+        self.send_over(self.way_in, sender, text);
+    }
+
+    fn send_over(&mut self, channel: MeshChannel, sender: u32, text: &[u8]) {
         let length = u32::try_from(text.len()).unwrap();
-        self.relay(sender, USER, Fields::new().number(1, length).number(2, 0).bytes(3, text));
+        self.receive(channel, sender, USER, Fields::new().number(1, length).number(2, 0).bytes(3, text));
+    }
+
+    /// The stand-in offers a channel to `sender`, which is returned.
+    fn offer_to(&mut self, sender: u32) -> MeshChannel {
+        self.ask_for_channel(sender);
+        self.relay(sender, BUILDER, Fields::new().message(1, Fields::new()));
+        let offered = *self.harness.offers.last().unwrap();
+        let End::Room(channel) = offered else { panic!("{offered:?}") };
+        channel
+    }
+
+    fn open(&mut self, channel: MeshChannel) {
+        self.harness.room.opened(channel, self.harness.now);
+        self.harness.run();
     }
 
     fn ask_for_channel(&mut self, sender: u32) {
@@ -95,8 +123,7 @@ fn message_of_a_member_to_a_joiner_is_carried_once_the_member_is_connected() {
     relay.relay(SENDER, WEB_RTC, Fields::new().bytes(1, offer.as_bytes()));
     let (_, end) = relay.harness.ends.pop().unwrap();
     let End::Room(channel) = end else { panic!("{end:?}") };
-    relay.harness.room.opened(channel, relay.harness.now);
-    relay.harness.run();
+    relay.open(channel);
     assert_eq!(relay.harness.clients[relay.receiver].seen.len(), 2);
     relay.send(MEMBER, b"direct");
     let mut received = relay.received();
@@ -109,13 +136,10 @@ fn message_of_a_joiner_is_carried_once_the_joiner_is_connected() {
     let mut relay = Relay::new(BridgedRoomLimits::default(), &[]);
     relay.ask_for_channel(SENDER);
     relay.send(SENDER, b"early");
-    relay.relay(SENDER, BUILDER, Fields::new().message(1, Fields::new()));
-    let offered = *relay.harness.offers.last().unwrap();
-    let End::Room(channel) = offered else { panic!("{offered:?}") };
+    let channel = relay.offer_to(SENDER);
     relay.relay(SENDER, WEB_RTC, Fields::new().bytes(2, b"answer"));
     relay.send(SENDER, b"still early");
-    relay.harness.room.opened(channel, relay.harness.now);
-    relay.harness.run();
+    relay.open(channel);
     assert_eq!(relay.received(), [[b"early".to_vec(), b"still early".to_vec()]]);
     assert_eq!(relay.waiting(), 0);
 }
@@ -140,4 +164,50 @@ fn messages_of_senders_that_do_not_connect_are_bounded_and_forgotten() {
     assert_eq!(relay.waiting(), 0);
     assert_eq!(relay.harness.seen(), [1], "the member is still there");
     assert_eq!(relay.received(), [] as [Vec<Vec<u8>>; 0]);
+}
+
+#[test]
+fn client_with_a_channel_is_not_cut_for_what_was_relayed_of_others() {
+    let limits = BridgedRoomLimits { max_waiting: 1_000, ..Default::default() };
+    let mut relay = Relay::new(limits, &[]);
+    // The receiver answers no more calls: what the next clients send has to wait.
+    relay.harness.deaf.insert(relay.receiver);
+    let direct = relay.offer_to(SENDER);
+    relay.relay(SENDER, WEB_RTC, Fields::new().bytes(2, b"answer"));
+    relay.open(direct);
+    for sender in [SENDER + 1, SENDER + 2] {
+        let channel = relay.offer_to(sender);
+        relay.send(sender, &[b'a'; 900]);
+        relay.harness.room.closed(channel, relay.harness.now);
+    }
+    let before = relay.waiting();
+    assert!(before > 1_800, "{before}");
+    relay.send_over(direct, SENDER, b"of its own");
+    assert_eq!(relay.harness.room.counts().cut, 0);
+    assert!(relay.waiting() > before);
+    relay.send(SENDER + 3, b"it has not asked for a channel");
+    relay.ask_for_channel(SENDER + 3);
+    relay.send(SENDER + 3, b"relayed");
+    assert_eq!(relay.harness.room.counts().cut, 1, "no more is relayed");
+}
+
+#[test]
+fn joiner_is_not_cut_for_what_a_member_sends_faster_than_the_rate() {
+    let limits = BridgedRoomLimits { max_waiting: 1_000, member_rate: 1_000, ..Default::default() };
+    let mut relay = Relay::new(limits, &[]);
+    let channel = relay.offer_to(SENDER);
+    relay.relay(SENDER, WEB_RTC, Fields::new().bytes(2, b"answer"));
+    relay.open(channel);
+    relay.harness.joiner(Netflux0, Some(relay.receiver));
+    // Its stand-in knows the sender, and has no channel to it yet.
+    (relay.way_in, relay.stand_in) = let_in(&mut relay.harness, &[SENDER]);
+    for _ in 0..4 {
+        relay.send(SENDER, &[b'a'; 900]);
+    }
+    let before = relay.waiting();
+    assert!(before > 1_800, "{before}");
+    relay.ask_for_channel(SENDER + 1);
+    relay.send(SENDER + 1, b"early");
+    assert_eq!(relay.harness.room.counts().cut, 0);
+    assert!(relay.waiting() > before);
 }

@@ -400,7 +400,7 @@ impl<C: PeerConnection> Connections<C> {
             while let Some(frame) = connection.queue.first()
                 && connection.is_open
                 && !is_closed
-                && connection.stack.send(frame)
+                && connection.stack.send(frame, now)
             {
                 connection.queue.pop();
                 is_sent = true;

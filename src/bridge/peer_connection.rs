@@ -72,7 +72,7 @@ pub(super) trait PeerConnection: Sized {
     /// Takes a packet. Returns true if it is a check with the right password.
     fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) -> bool;
     /// Sends a frame; false if it has to wait.
-    fn send(&mut self, frame: &ChannelFrame) -> bool;
+    fn send(&mut self, frame: &ChannelFrame, now: Instant) -> bool;
     /// Returns true if all that was sent has been received.
     fn is_drained(&mut self) -> bool;
     /// Closes the channel.

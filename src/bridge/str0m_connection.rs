@@ -26,6 +26,10 @@ const LOW_BUFFERED: usize = 64 << 10;
 const MAX_DUE_TIMERS: usize = 16;
 /// Delay of a poll of which nothing is expected.
 const IDLE_POLL: Duration = Duration::from_secs(60);
+/// Maximum duration by which the stack's time may lag behind when it is given a frame. Only packets and
+/// timers advance it, and the stack measures from it how long a packet has not been acknowledged: with an
+/// older time, it would send the packet twice at once, and wait longer for later ones.
+const MAX_LAG: Duration = Duration::from_millis(20);
 /// The lines of session descriptions that are not read.
 const UNREAD_LINES: [&str; 2] = ["a=candidate", "a=extmap-allow-mixed"];
 
@@ -80,6 +84,8 @@ pub(super) struct Str0mConnection {
     rtc: Rtc,
     pending: Option<SdpPendingOffer>,
     channel: Option<ChannelId>,
+    /// The time that the library was given last.
+    clock: Instant,
     /// The library panicked: nothing more is asked of it.
     is_broken: bool,
     is_lite: bool,
@@ -115,7 +121,8 @@ impl Str0mConnection {
         for local in locals {
             rtc.add_local_candidate(Candidate::host(*local, "udp").map_err(stack_error)?);
         }
-        Ok(Str0mConnection { rtc, pending: None, channel: None, is_broken: false, is_lite: shared.is_lite })
+        let is_lite = shared.is_lite;
+        Ok(Str0mConnection { rtc, pending: None, channel: None, clock: now, is_broken: false, is_lite })
     }
 
     /// Runs the library. A panic in it costs this connection only.
@@ -126,6 +133,12 @@ impl Str0mConnection {
         let result = catch_unwind(AssertUnwindSafe(|| run(self)));
         self.is_broken = result.is_err();
         result.ok()
+    }
+
+    /// Gives the library a packet or the time. Returns false if it fails.
+    fn input(&mut self, input: Input<'_>, now: Instant) -> bool {
+        self.clock = now;
+        self.rtc.handle_input(input).is_ok()
     }
 
     fn take_event(&mut self, event: Event) -> Option<PeerConnectionOutput> {
@@ -208,18 +221,21 @@ impl PeerConnection for Str0mConnection {
             let (source, destination) = (datagram.remote, datagram.local);
             let receive = Receive { proto: Protocol::Udp, source, destination, contents };
             let input = Input::Receive(now, receive);
-            connection.rtc.accepts(&input) && connection.rtc.handle_input(input).is_ok()
+            connection.rtc.accepts(&input) && connection.input(input, now)
         });
         fed == Some(true) && is_check
     }
 
-    fn send(&mut self, frame: &ChannelFrame) -> bool {
+    fn send(&mut self, frame: &ChannelFrame, now: Instant) -> bool {
         let (is_binary, data) = match frame {
             ChannelFrame::Text(data) => (false, data),
             ChannelFrame::Binary(data) => (true, data),
         };
         let Some(channel) = self.channel else { return false };
         let written = self.guarded(|connection| {
+            if now.saturating_duration_since(connection.clock) >= MAX_LAG {
+                connection.input(Input::Timeout(now), now);
+            }
             // An error is that of a channel that is closed, which is an event too.
             connection
                 .rtc
@@ -260,7 +276,7 @@ impl PeerConnection for Str0mConnection {
                     Ok(Output::Timeout(at)) => {
                         timers = timers.saturating_add(1);
                         let is_due = at <= now && timers <= MAX_DUE_TIMERS;
-                        if !is_due || connection.rtc.handle_input(Input::Timeout(now)).is_err() {
+                        if !is_due || !connection.input(Input::Timeout(now), now) {
                             return at.min(idle);
                         }
                     }

@@ -56,6 +56,21 @@ fn messages_pass_in_order_with_one_packet_in_ten_lost() {
     meet_and_exchange(0.1, &[5, 60 << 10, 0, 7]);
 }
 
+/// The stack would count a packet as lost for the time that had passed before.
+#[test]
+fn message_after_a_pause_is_sent_once() {
+    let mut network = Network::new(0.0, 5);
+    let (first, second) = (network.opener(Netflux0), network.opener(Netflux1));
+    network.run_until(SETUP, |network| network.seen() == [1, 1]);
+    for number in 0..20 {
+        network.run(Duration::from_millis(1_100 + 97 * number));
+        network.send(first, false, &[7; 1_000]);
+    }
+    network.run(Duration::from_secs(1));
+    assert_eq!(network.received(second).len(), 20);
+    assert_eq!(network.long_packets, 20);
+}
+
 #[test]
 fn client_that_vanished_is_lost_to_the_other_group_within_nine_seconds() {
     let mut network = Network::new(0.0, 6);

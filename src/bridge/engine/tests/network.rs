@@ -52,6 +52,8 @@ pub(super) struct Network {
     entries: BTreeSet<MeshGroup>,
     packets: BTreeMap<(Instant, u64), Datagram<Bytes>>,
     sent: u64,
+    /// Number of packets of more than 1,000 bytes that the engine sent.
+    pub(super) long_packets: usize,
     loss: f64,
     rng: fastrand::Rng,
     has_gateway: bool,
@@ -89,6 +91,7 @@ impl Network {
             entries: BTreeSet::new(),
             packets: BTreeMap::new(),
             sent: 0,
+            long_packets: 0,
             loss,
             rng: fastrand::Rng::with_seed(seed),
             has_gateway: true,
@@ -287,6 +290,7 @@ impl Network {
             self.signal(message);
         }
         let packets = self.engine.take_packets();
+        self.long_packets += packets.iter().filter(|packet| packet.data.len() > 1_000).count();
         self.transmit(packets);
         for client in 0..self.clients.len() {
             if !self.clients[client].has_vanished {

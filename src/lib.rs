@@ -51,7 +51,7 @@
 //! ```
 //!
 //! Each arrow changes one thing: bytes to messages, messages to meaning, meaning to consequences,
-//! consequences to queues. Three wings, whose dependencies `tests/layering.rs` checks:
+//! consequences to queues. Three wings, whose dependencies `tests/rules/layering.rs` checks:
 //!
 //! | wing | contents |
 //! |---|---|

@@ -17,6 +17,10 @@ use crate::protocol::signaller::pipe::{Disconnect, Pipe, PipeAction, PipeSide};
 use crate::server::http::fast_upgrade::hyper_check;
 use crate::server::transport::ws::library_check;
 
+pub use crate::server::hub::{Hub, Membership, Outbox};
+pub use crate::tools::protobuf;
+pub use crate::tools::replay::{compare, script, transcript};
+
 /// A room with its source of randomness.
 #[derive(Debug)]
 pub struct FuzzedRoom {

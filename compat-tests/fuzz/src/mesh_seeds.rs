@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use serde_json::Value;
 use sigver::protocol::mesh::{BridgeCall, BridgeFigures, BridgeMessage, MeshGroup};
-use sigver::tools::protobuf::{WireValue, fields};
+use sigver::fuzzing::protobuf::{WireValue, fields};
 
 use crate::input::put_bytes;
 

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use sigver::config::ProtocolSet;
+use sigver::fuzzing::{Hub, Membership, Outbox, protobuf};
 use sigver::protocol::detect::{ConnectionProtocol, Policy, RoomPolicy};
 use sigver::protocol::dialect::{Output, Release, ReleaseSet, UpgradeRequest};
 use sigver::protocol::frame::{Message, Outgoing};
-use sigver::server::hub::{Hub, Membership, Outbox};
-use sigver::tools::protobuf;
 use sigver_fuzz::input::Input;
 
 /// Longest exchange that one input may lead to without another one.

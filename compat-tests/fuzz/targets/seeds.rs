@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sigver::fuzzing::transcript::{self, FrameKind, RecordedEvent, Scenario};
 use sigver::protocol::dialect::Release;
-use sigver::tools::replay::transcript::{self, FrameKind, RecordedEvent, Scenario};
 use sigver_fuzz::input::put_bytes;
 use sigver_fuzz::mesh_seeds;
 

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sigver::tools::replay::compare::{self, ComparisonOrder, ComparisonRules};
-use sigver::tools::replay::{script, transcript};
+use sigver::fuzzing::compare::{self, ComparisonOrder, ComparisonRules};
+use sigver::fuzzing::{script, transcript};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };

@@ -7,6 +7,8 @@ import { findVersion } from './versions.mjs'
 
 const ROUND_TRIPS = 400
 const FLOOD_SECONDS = 5
+// Messages per second in all, to clients of other groups.
+const FLOOD_RATE = 3000
 // Clock ticks of the kernel per second.
 const TICKS = 100
 
@@ -52,7 +54,25 @@ export async function measureRoundTrips (room, versions) {
   return { note: `round trip of a message ${quantile(times, 0.1)} ms p10, ${quantile(times, 0.5)} ms median, ${quantile(times, 0.99)} ms p99` }
 }
 
-// A crowd in which each client but one has connections to the bridge: memory, then processor time.
+// A member sends to clients of other groups, to each as many per second. Resolves with the processor time of a message.
+async function measureFlood (pid, sender, receivers, options) {
+  const count = async () => {
+    const counted = await Promise.all(receivers.map((peer) => peer.counted()))
+    return counted.reduce((sum, one) => sum + one, 0)
+  }
+  const [counted, before] = [await count(), processorSeconds(pid)]
+  const sent = receivers.length * await sender.flood(FLOOD_RATE / receivers.length, FLOOD_SECONDS, options)
+  await sleep(500)
+  const seconds = processorSeconds(pid) - before
+  const received = await count() - counted
+  if (received !== sent) {
+    throw new Error(`${received} of ${sent} messages arrived`)
+  }
+  return `${received} at ${Math.round(received / FLOOD_SECONDS)}/s, ${(seconds * 1e6 / received).toFixed(1)} µs of processor time each`
+}
+
+// A crowd in which each client but one has connections to the bridge: memory, then processor time, of messages to all
+// one by one, and of as many in bursts to a few, as a page sends a stroke or a text that is pasted.
 export async function measureCrowd (room, plan, pid) {
   const empty = residentBytes(pid)
   await runCrowd(room, plan)
@@ -61,20 +81,14 @@ export async function measureCrowd (room, plan, pid) {
   await sleep(2000)
   const each = (residentBytes(pid) - empty) / channels
   const [sender] = room.members
-  const foreign = layers.filter((layer) => layer !== sender.spec.layer).length
-  const before = processorSeconds(pid)
-  const sent = await sender.flood(3000 / foreign, FLOOD_SECONDS)
-  await sleep(500)
-  const seconds = processorSeconds(pid) - before
-  const counted = await Promise.all(room.members.map((peer) => peer.counted()))
-  const received = room.members.reduce((sum, peer, at) => sum + (peer.spec.layer === sender.spec.layer ? 0 : counted[at]), 0)
-  const lost = sent * foreign - received
-  if (lost > 0) {
-    throw new Error(`${lost} of ${sent * foreign} messages are lost`)
-  }
-  const micros = seconds * 1e6 / received
+  const foreign = room.members.filter(({ spec }) => spec.layer !== sender.spec.layer)
+  const single = await measureFlood(pid, sender, foreign)
+  // One of each of the other groups.
+  const few = foreign.filter(({ spec }, at) => foreign.findIndex((other) => other.spec.layer === spec.layer) === at)
+  const to = few.map((peer) => room.idOf(sender, peer))
+  const bursts = await measureFlood(pid, sender, few, { burst: 10, to })
   return {
     note: `${channels} channels, ${Math.round(each / 1024)} KiB each and ${Math.round(empty / 1024)} KiB; ` +
-      `${received} messages at ${Math.round(received / FLOOD_SECONDS)}/s, ${micros.toFixed(1)} µs of processor time each`
+      `messages one by one to ${foreign.length}: ${single}; in bursts of ten to each of ${few.length}: ${bursts}`
   }
 }

@@ -156,9 +156,10 @@ export class Peer extends EventEmitter {
     return this.#page.evaluate(([id, count]) => driver.roundTrips(id, count), [id, count])
   }
 
-  // Sends messages of 100 bytes to all, and resolves with their number.
-  flood (rate, seconds) {
-    return this.#page.evaluate(([rate, seconds]) => driver.flood(rate, seconds), [rate, seconds])
+  // Sends messages of 100 bytes to all or to the members `to`, one by one or in bursts, and resolves with the number of
+  // those to each.
+  flood (rate, seconds, options = {}) {
+    return this.#page.evaluate(([rate, seconds, options]) => driver.flood(rate, seconds, options), [rate, seconds, options])
   }
 
   // Number of such messages that were received.

@@ -42,14 +42,17 @@
     return times
   }
 
-  // Sends messages to all at a rate, and resolves with their number.
-  async function flood (rate, seconds) {
+  // Sends messages at a rate to all, or to each of the members `to`: one by one, or as many at once as `burst` has.
+  // Resolves with the number of them, of those to each member.
+  async function flood (rate, seconds, { burst = 1, to } = {}) {
     const begin = performance.now()
     const text = `count${'x'.repeat(95)}`
     let sent = 0
     while (performance.now() - begin < seconds * 1000) {
-      for (const due = (performance.now() - begin) / 1000 * rate; sent < due; sent += 1) {
-        driver.send(text)
+      for (const due = (performance.now() - begin) / 1000 * rate; sent < due; sent += burst) {
+        for (let number = 0; number < burst; number += 1) {
+          to === undefined ? driver.send(text) : to.forEach((id) => driver.sendTo(id, text))
+        }
       }
       await new Promise((resolve) => { setTimeout(resolve, 5) })
     }

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use compat_tests::goldens::root;
 use compat_tests::oracle::Node;
@@ -83,6 +83,9 @@ struct TableArgs {
     /// The gateway's binary
     #[arg(long, default_value = SERVER)]
     server_bin: PathBuf,
+    /// The gateway's binary before a change: takes its turns in place of all other servers
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Directory of the installed Node.js servers
     #[arg(long, default_value_os_t = root().join("originals"))]
     originals: PathBuf,
@@ -189,7 +192,8 @@ fn measure(seconds: f64, quick: bool) -> Result<Measure> {
 
 async fn grow(args: &GrowthArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let originals = PathBuf::new();
-    let servers = Servers { gateway: args.server_bin.clone(), originals, tls, nodes: Default::default() };
+    let gateway = args.server_bin.clone();
+    let servers = Servers { gateway, before: None, originals, tls, nodes: Default::default() };
     let measure = measure(args.seconds, false)?;
     let folder = args.write.as_deref().and_then(std::path::Path::parent);
     let (text, points) = growth::growth(&servers, &measure, args.turns.max(1), &args.series, folder).await?;
@@ -208,7 +212,11 @@ async fn grow(args: &GrowthArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
 }
 
 async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
-    let works = selected(&args.works)?;
+    let mut works = selected(&args.works)?;
+    if args.before.is_some() {
+        works = works.into_iter().filter_map(Work::of_a_change).collect();
+        ensure!(!works.is_empty(), "the gateway has no part with its defaults in these works");
+    }
     if args.list {
         works.iter().for_each(|work| println!("{:20} {}", work.name, work.text));
         return Ok(());
@@ -217,6 +225,7 @@ async fn compare(args: &TableArgs, tls: (PathBuf, PathBuf)) -> Result<()> {
     let measure = measure(seconds, args.quick)?;
     let servers = Servers {
         gateway: args.server_bin.clone(),
+        before: args.before.clone(),
         originals: args.originals.clone(),
         tls,
         nodes: Default::default(),

@@ -21,6 +21,8 @@ pub enum Party {
     Original(&'static str),
     /// The gateway with defaults, on one core.
     Ours,
+    /// The gateway's build before a change, as `Ours`.
+    Before,
     /// The gateway on one core with the load generator.
     OursSharingOne,
     /// The gateway with two workers on two cores, each shared with half of the load.
@@ -42,6 +44,8 @@ pub enum Party {
 pub struct Servers {
     /// The gateway's binary.
     pub gateway: PathBuf,
+    /// The gateway's binary before a change.
+    pub before: Option<PathBuf>,
     /// Directory of the installed Node.js servers.
     pub originals: PathBuf,
     /// Certificate and key.
@@ -66,6 +70,7 @@ impl Party {
         match self {
             Party::Original(version) => format!("sigver@{version}"),
             Party::Ours => "ours".into(),
+            Party::Before => "before".into(),
             Party::OursSharingOne => "ours on one".into(),
             Party::OursSharingTwo => "ours on two".into(),
             Party::OursApart => "two of ours, on one each".into(),
@@ -108,6 +113,10 @@ impl Servers {
             Party::Original(version) => self.original(version).await,
             Party::Ours | Party::OursSharingOne | Party::OursSharingTwo | Party::OursApart => {
                 Server::gateway_with(&self.gateway, &[]).await
+            }
+            Party::Before => {
+                let binary = self.before.as_ref().context("no binary of before the change was given")?;
+                Server::gateway_with(binary, &[]).await
             }
             Party::OursForLarge => Server::gateway_with(&self.gateway, &["--max-message", LARGE]).await,
             Party::OursTls => Server::gateway_with(&self.gateway, &["--cert", &cert, "--key", &key]).await,

@@ -1,6 +1,8 @@
 //! List of works: loads, participants, figures, targets. Running a load is in `drive`, showing figures in
 //! `table`.
 
+use std::collections::BTreeSet;
+
 use crate::figures::{Figure, Target};
 use crate::servers::Party;
 
@@ -86,6 +88,19 @@ pub struct Work {
     pub runs: Vec<Run>,
     /// Lines of the table.
     pub rows: Vec<Row>,
+}
+
+impl Work {
+    /// Returns the same figures of the gateway at the same load, next to those of its build before a
+    /// change; none if the gateway has no part in the work with its defaults on one core.
+    pub fn of_a_change(self) -> Option<Work> {
+        let ours = self.runs.iter().position(|(party, _)| *party == Party::Ours)?;
+        let (_, load) = *self.runs.get(ours)?;
+        let figures: BTreeSet<_> =
+            self.rows.iter().filter(|row| row.run == ours).map(|row| row.figure).collect();
+        let rows = figures.into_iter().map(shown).collect();
+        Some(Work { runs: vec![(Party::Before, load), (Party::Ours, load)], rows, ..self })
+    }
 }
 
 /// Dialect of today's clients.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sigver::tools::bench::{
-    Error, IdlePlan, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
-    ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
+    Error, IdlePlan, Phase, Processes, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan,
+    Target, ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -34,6 +34,8 @@ fn plan(member: &str, joiner: &str) -> ThroughputPlan {
         bytes: 64,
         duration: SHORT,
         rate: None,
+        joiners_at: None,
+        rooms_at: None,
     }
 }
 
@@ -59,6 +61,22 @@ async fn throughput_works_in_every_dialect_and_across() {
         assert_eq!(result.lost.count, 0, "{member} and {joiner}: {result:?}");
     }
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joiners_and_rooms_can_be_at_other_servers_than_members() {
+    let (gateway, other) = (TestGateway::start("auto").await, TestGateway::start("auto").await);
+    let elsewhere = Some(target(other.address));
+    let opened = ThroughputPlan { rooms_at: elsewhere.clone(), ..plan("sigver-9", "sigver-9") };
+    let result = throughput(&target(gateway.address), &opened, None, &Progress::none()).await.unwrap();
+    assert!(result.messages > 20, "{result:?}");
+    assert_eq!(other.rooms(), 0, "the clients that opened rooms have left");
+    // The two are no cluster: there, a joiner finds no member.
+    let apart = ThroughputPlan { joiners_at: elsewhere, ..plan("sigver-9", "sigver-9") };
+    let error = throughput(&target(gateway.address), &apart, None, &Progress::none()).await.unwrap_err();
+    assert!(error.to_string().starts_with("a joiner: "), "{error}");
+    gateway.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +147,7 @@ async fn storm_joiners_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn process_cost_is_reported() {
     let gateway = TestGateway::start("auto").await;
-    let (target, process) = (target(gateway.address), Process::new(std::process::id()).unwrap());
+    let (target, process) = (target(gateway.address), Processes::new(&[std::process::id()]).unwrap());
     let plan = plan("sigver-20", "sigver-20");
     let result = throughput(&target, &plan, Some(&process), &Progress::none()).await.unwrap();
     let cost = result.server.unwrap();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use compat_tests::oracle::Server;
 use futures_util::future::try_join_all;
 use sigver::tools::bench::{
-    Cost, IdlePlan, Lost, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan,
+    Cost, IdlePlan, Lost, Phase, Processes, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan,
     Target, ThroughputPlan, ThroughputResult, idle, retained_memory, sessions, storm, throughput,
 };
 use tokio::time::sleep;
@@ -43,7 +43,7 @@ pub struct Measure {
 #[derive(Clone)]
 struct End {
     target: Target,
-    process: Process,
+    process: Processes,
 }
 
 impl End {
@@ -51,7 +51,7 @@ impl End {
         let scheme = if party.tls() { "wss" } else { "ws" };
         Ok(End {
             target: Target::parse(&format!("{scheme}://{}", server.addr))?,
-            process: Process::new(server.pid().context("the server has ended")?)?,
+            process: Processes::new(&[server.pid().context("the server has ended")?])?,
         })
     }
 }
@@ -176,6 +176,8 @@ impl Part {
             bytes: self.shape.bytes,
             duration: self.measure.warm_up,
             rate: self.rate,
+            joiners_at: None,
+            rooms_at: None,
         };
         if load.rooms <= MAX_WARMED_ROOMS {
             throughput(&end.target, &load, None, &Progress::none()).await?;
@@ -188,7 +190,7 @@ impl Part {
     }
 }
 
-async fn session_figures(target: &Target, process: &Process, measure: &Measure) -> Result<Sample> {
+async fn session_figures(target: &Target, process: &Processes, measure: &Measure) -> Result<Sample> {
     let current = protocol(works::CURRENT)?;
     let mut load = SessionsPlan {
         member: current,
@@ -210,7 +212,7 @@ async fn session_figures(target: &Target, process: &Process, measure: &Measure) 
 
 async fn storm_figures(
     target: &Target,
-    process: &Process,
+    process: &Processes,
     joiners: usize,
     connected: Connected,
 ) -> Result<Sample> {
@@ -227,7 +229,7 @@ async fn storm_figures(
 
 async fn idle_figures(
     target: &Target,
-    process: &Process,
+    process: &Processes,
     members: usize,
     measure: &Measure,
 ) -> Result<Sample> {

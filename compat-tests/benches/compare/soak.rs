@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use compat_tests::oracle::Server;
-use sigver::tools::bench::{Process, Progress, Protocol, SessionsPlan, SessionsResult, Target, sessions};
+use sigver::tools::bench::{Processes, Progress, Protocol, SessionsPlan, SessionsResult, Target, sessions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -45,7 +45,7 @@ struct Held {
 }
 
 fn held(process: u32) -> Result<Held> {
-    let memory = Process::new(process)?.read()?.memory;
+    let memory = Processes::new(&[process])?.read()?.memory;
     let descriptors = std::fs::read_dir(format!("/proc/{process}/fd"))?.count();
     Ok(Held { megabytes: memory as f64 / (1 << 20) as f64, descriptors })
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::output;
 use crate::tools::bench::{
-    IdlePlan, Phase, Process, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
+    IdlePlan, Phase, Processes, Progress, Protocol, RetainedMemoryPlan, SessionsPlan, StormPlan, Target,
     ThroughputPlan, idle, retained_memory, sessions, storm, throughput,
 };
 use crate::tools::client::random_key;
@@ -57,9 +57,10 @@ struct CommonArgs {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Process id of the server on this machine (Linux), to report its CPU time and memory
+    /// Process id of the server on this machine (Linux), to report its CPU time and memory; repeatable, for
+    /// the nodes of a cluster
     #[arg(long)]
-    pid: Option<u32>,
+    pid: Vec<u32>,
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
@@ -108,6 +109,13 @@ struct LoadArgs {
     /// Messages per second, both directions of all rooms together (open loop), instead of the maximum
     #[arg(long, value_name = "MSGS_PER_S")]
     rate: Option<f64>,
+    /// URL of the node of a cluster at which the joiners connect, if another than the members'
+    #[arg(long, value_name = "URL")]
+    joiners_at: Option<String>,
+    /// URL of the node of a cluster that has the rooms, if another than the members'; the members' dialect
+    /// must be one in which a room has several
+    #[arg(long, value_name = "URL")]
+    rooms_at: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -209,7 +217,7 @@ impl Bench {
             }
             BenchMode::RetainedMemory(args) => {
                 let no_process = "retained-memory needs the server's process: add --pid PID";
-                if args.common.pid.is_none() {
+                if args.common.pid.is_empty() {
                     bail!(no_process);
                 }
                 let measure = async |at: Measurement<'_>| {
@@ -223,10 +231,11 @@ impl Bench {
 }
 
 /// Arguments of a measurement.
-type Measurement<'a> = (&'a Target, Option<&'a Process>, &'a Progress);
+type Measurement<'a> = (&'a Target, Option<&'a Processes>, &'a Progress);
 
 impl LoadArgs {
     async fn run(&self, common: &CommonArgs, member: Protocol, joiner: Protocol) -> Result<ExitCode> {
+        let node = |url: &Option<String>| url.as_deref().map(|url| common.target(url)).transpose();
         let plan = ThroughputPlan {
             member,
             joiner,
@@ -235,26 +244,35 @@ impl LoadArgs {
             bytes: self.bytes,
             duration: self.duration,
             rate: self.rate,
+            joiners_at: node(&self.joiners_at)?,
+            rooms_at: node(&self.rooms_at)?,
         };
         common.run(async |at| Ok(throughput(at.0, &plan, at.1, at.2).await?)).await
     }
 }
 
 impl CommonArgs {
+    fn target(&self, url: &str) -> Result<Target> {
+        Ok(Target::with_trust(url, &self.trust)?.with_token(&self.token)?)
+    }
+
     async fn run<T: Serialize + RenderText>(
         &self,
         measure: impl AsyncFnOnce(Measurement<'_>) -> Result<T>,
     ) -> Result<ExitCode> {
-        let target = Target::with_trust(&self.url, &self.trust)?.with_token(&self.token)?;
+        let target = self.target(&self.url)?;
         target.check(&format!("/{}", random_key())).await?;
-        let process = self.pid.map(Process::new).transpose()?;
+        let processes = match self.pid.as_slice() {
+            [] => None,
+            pids => Some(Processes::new(pids)?),
+        };
         let bar = bar();
         let progress = {
             let bar = bar.clone();
             Progress::new(move |phase| show(&bar, phase))
         };
         let stopper = tokio::spawn(stop_on_ctrl_c(progress.clone()));
-        let result = measure((&target, process.as_ref(), &progress)).await;
+        let result = measure((&target, processes.as_ref(), &progress)).await;
         stopper.abort();
         bar.finish_and_clear();
         let result = result.with_context(|| target.to_string())?;

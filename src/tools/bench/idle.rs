@@ -10,7 +10,7 @@ use super::bench_client::BenchClient;
 use super::error::Error;
 use super::measure::{Lost, each, ensure_fd_limit, window};
 use super::pair::connect_client;
-use super::process_stats::{Cost, CostMeter, Process};
+use super::process_stats::{Cost, CostMeter, Processes};
 use super::progress::Progress;
 use super::seconds;
 use crate::tools::client::dialects::Role;
@@ -65,7 +65,7 @@ pub struct IdleResult {
 pub async fn idle(
     target: &Target,
     idle: &IdlePlan,
-    process: Option<&Process>,
+    process: Option<&Processes>,
     progress: &Progress,
 ) -> Result<IdleResult, Error> {
     if idle.members == 0 {

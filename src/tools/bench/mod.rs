@@ -42,7 +42,7 @@ pub use crate::tools::dial::Target;
 pub use error::Error;
 pub use idle::{IdlePlan, IdleResult, idle};
 pub use measure::{Lost, Percentiles};
-pub use process_stats::{Cost, Process};
+pub use process_stats::{Cost, Processes};
 pub use progress::{Phase, Progress};
 pub use retained_memory::{RetainedMemoryPlan, RetainedMemoryResult, retained_memory};
 pub use sessions::{SessionsPlan, SessionsResult, sessions};

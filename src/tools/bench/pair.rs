@@ -1,5 +1,9 @@
 //! A member and a joiner that are linked, and the messages they exchange.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::bench_client::BenchClient;
 use super::error::Error;
 use crate::protocol::dialect::Dialect;
@@ -8,6 +12,9 @@ use crate::tools::client::message::{MessageKind, TestMessage};
 use crate::tools::client::protocol::Protocol;
 use crate::tools::client::random_key;
 use crate::tools::dial::Target;
+
+/// Time in which the client that opened a room at another node has left it.
+const OPENER_LEAVES: Duration = Duration::from_millis(200);
 
 /// A member and its joiner.
 pub struct Pair {
@@ -74,20 +81,49 @@ fn meet(member: Protocol, joiner: Protocol) -> Result<(), Error> {
     }
 }
 
+/// Addresses of a pair's servers.
+#[derive(Clone, Debug)]
+pub struct PairTargets {
+    /// That of the member.
+    pub member: Target,
+    /// That of the joiner.
+    pub joiner: Target,
+    /// That of the node that has the room, if another than the member's.
+    pub room: Option<Target>,
+}
+
+impl From<&Target> for PairTargets {
+    fn from(target: &Target) -> Self {
+        PairTargets { member: target.clone(), joiner: target.clone(), room: None }
+    }
+}
+
 impl Pair {
     /// Connects a member, in a room of its own, and a joiner. In a dialect that joins with data, `first` is
     /// sent and received.
     pub async fn bind(
-        target: &Target,
+        targets: &PairTargets,
         member: Protocol,
         joiner: Protocol,
         first: &TestMessage,
     ) -> Result<Pair, Error> {
         let key = random_key();
-        let member = connect_client(target, member, Role::Member, &key, None).await?;
+        // A room is at the node of its first client, for as long as it has clients.
+        let opener = match &targets.room {
+            Some(node) => Some(connect_client(node, member, Role::Member, &key, None).await?),
+            None => None,
+        };
+        let left_alone = opener.is_some();
+        let member = connect_client(&targets.member, member, Role::Member, &key, None).await?;
+        drop(opener);
+        if left_alone {
+            // No event reports that the other has left.
+            sleep(OPENER_LEAVES).await;
+        }
         let joins_with_data = joiner.capabilities().joins_with_data;
         let joiner =
-            connect_client(target, joiner, Role::Joiner, &key, joins_with_data.then_some(first)).await?;
+            connect_client(&targets.joiner, joiner, Role::Joiner, &key, joins_with_data.then_some(first))
+                .await?;
         let mut pair = Pair { member, joiner, id: None };
         if joins_with_data {
             pair.arrive().await?;

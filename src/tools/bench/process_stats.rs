@@ -1,4 +1,4 @@
-//! CPU time and memory of a local process, read from Linux's `/proc`.
+//! CPU time and memory of local processes, read from Linux's `/proc`.
 
 use std::fs;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::error::Error;
 
-/// A local process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Process {
-    pid: u32,
+/// One or several local processes, as the nodes of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processes {
+    pids: Vec<u32>,
 }
 
-/// Totals of a process since its start.
+/// Totals of processes since their start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessSample {
     /// CPU time.
@@ -37,31 +37,41 @@ pub struct Cost {
     pub memory_after: u64,
 }
 
-impl Process {
-    /// Returns the process with this id.
-    pub fn new(pid: u32) -> Result<Self, Error> {
-        let process = Process { pid };
-        process.read().map(|_| process)
+impl Processes {
+    /// Returns the processes with these ids. Fails if one of them cannot be inspected.
+    pub fn new(pids: &[u32]) -> Result<Self, Error> {
+        let processes = Processes { pids: pids.to_vec() };
+        processes.read().map(|_| processes)
     }
 
-    /// Returns the process's totals.
+    /// Returns the sums of the processes' totals.
     pub fn read(&self) -> Result<ProcessSample, Error> {
-        let wrong = |why: String| Error::Process { pid: self.pid, why };
-        if !cfg!(target_os = "linux") {
-            return Err(wrong("only supported on Linux".to_owned()));
+        let mut sum = ProcessSample { cpu: Duration::ZERO, memory: 0 };
+        for pid in &self.pids {
+            let sample = read(*pid)?;
+            sum.cpu += sample.cpu;
+            sum.memory += sample.memory;
         }
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))
-            .map_err(|error| wrong(error.to_string()))?;
-        let memory = resident(&status).ok_or_else(|| wrong("it has no memory (kernel thread)".to_owned()))?;
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
-        let mut nanos = 0;
-        for thread in threads.map_err(|error| wrong(error.to_string()))?.flatten() {
-            // A thread may have ended since the listing. `schedstat` is finer than the ticks of `stat`.
-            let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            nanos += on_processor(&text).unwrap_or(0);
-        }
-        Ok(ProcessSample { cpu: Duration::from_nanos(nanos), memory })
+        Ok(sum)
     }
+}
+
+fn read(pid: u32) -> Result<ProcessSample, Error> {
+    let wrong = |why: String| Error::Process { pid, why };
+    if !cfg!(target_os = "linux") {
+        return Err(wrong("only supported on Linux".to_owned()));
+    }
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| wrong(error.to_string()))?;
+    let memory = resident(&status).ok_or_else(|| wrong("it has no memory (kernel thread)".to_owned()))?;
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let mut nanos = 0;
+    for thread in threads.map_err(|error| wrong(error.to_string()))?.flatten() {
+        // A thread may have ended since the listing. `schedstat` is finer than the ticks of `stat`.
+        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        nanos += on_processor(&text).unwrap_or(0);
+    }
+    Ok(ProcessSample { cpu: Duration::from_nanos(nanos), memory })
 }
 
 impl Cost {
@@ -86,27 +96,27 @@ impl Cost {
 
 /// Measures a server's cost over a span of time, if its process can be inspected.
 pub(super) struct CostMeter<'a> {
-    process: Option<&'a Process>,
+    processes: Option<&'a Processes>,
     memory_before: u64,
     begin: Option<ProcessSample>,
 }
 
 impl<'a> CostMeter<'a> {
     /// Records the memory before the first connection.
-    pub(crate) fn new(process: Option<&'a Process>) -> Result<Self, Error> {
-        let begin = process.map(Process::read).transpose()?;
-        Ok(CostMeter { process, memory_before: begin.map_or(0, |sample| sample.memory), begin })
+    pub(crate) fn new(processes: Option<&'a Processes>) -> Result<Self, Error> {
+        let begin = processes.map(Processes::read).transpose()?;
+        Ok(CostMeter { processes, memory_before: begin.map_or(0, |sample| sample.memory), begin })
     }
 
     /// Starts the measured span.
     pub(crate) fn start(&mut self) -> Result<(), Error> {
-        self.begin = self.process.map(Process::read).transpose()?;
+        self.begin = self.processes.map(Processes::read).transpose()?;
         Ok(())
     }
 
     /// Ends the measured span, and returns its cost per unit of work.
     pub(crate) fn finish(&self, elapsed: Duration, units: f64) -> Result<Option<Cost>, Error> {
-        let end = self.process.map(Process::read).transpose()?;
+        let end = self.processes.map(Processes::read).transpose()?;
         let span = self.begin.zip(end);
         Ok(span.map(|(begin, end)| Cost::between(self.memory_before, begin, end, elapsed, units)))
     }
@@ -139,8 +149,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn own_process_is_inspected_and_missing_process_refused() {
-        assert!(Process::new(std::process::id()).unwrap().read().unwrap().memory > 0);
-        assert!(Process::new(u32::MAX).is_err());
+        assert!(Processes::new(&[std::process::id()]).unwrap().read().unwrap().memory > 0);
+        assert!(Processes::new(&[u32::MAX]).is_err());
     }
 
     #[test]

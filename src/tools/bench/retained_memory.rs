@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use super::error::Error;
 use super::measure::{ensure_fd_limit, spawn_many};
-use super::pair::{Pair, PairMessages};
-use super::process_stats::Process;
+use super::pair::{Pair, PairMessages, PairTargets};
+use super::process_stats::Processes;
 use super::progress::{Phase, Progress};
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
@@ -51,7 +51,7 @@ pub struct RetainedMemoryResult {
 pub async fn retained_memory(
     target: &Target,
     plan: &RetainedMemoryPlan,
-    process: &Process,
+    process: &Processes,
     progress: &Progress,
 ) -> Result<RetainedMemoryResult, Error> {
     let dialect = plan.dialect;
@@ -63,7 +63,7 @@ pub async fn retained_memory(
     ensure_fd_limit(2 * plan.rooms)?;
     let mut pairs = spawn_many(plan.rooms, progress, |_| {
         let (target, small) = (target.clone(), Arc::clone(&small));
-        async move { Pair::bind(&target, dialect, dialect, &small.up).await }
+        async move { Pair::bind(&PairTargets::from(&target), dialect, dialect, &small.up).await }
     })
     .await?;
     let before = process.read()?.memory;

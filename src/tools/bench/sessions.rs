@@ -12,8 +12,8 @@ use tokio::time::sleep;
 
 use super::error::Error;
 use super::measure::{Lost, Percentiles, ensure_fd_limit, histogram, window};
-use super::pair::{Pair, PairMessages};
-use super::process_stats::{Cost, CostMeter, Process};
+use super::pair::{Pair, PairMessages, PairTargets};
+use super::process_stats::{Cost, CostMeter, Processes};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
@@ -67,7 +67,7 @@ struct Meter {
 pub async fn sessions(
     target: &Target,
     sessions: &SessionsPlan,
-    process: Option<&Process>,
+    process: Option<&Processes>,
     progress: &Progress,
 ) -> Result<SessionsResult, Error> {
     let messages = Arc::new(PairMessages::negotiation(sessions.member, sessions.joiner)?);
@@ -118,7 +118,7 @@ async fn session(
     joiner: Protocol,
     messages: &PairMessages,
 ) -> Result<(), Error> {
-    let mut pair = Pair::bind(target, member, joiner, &messages.up).await?;
+    let mut pair = Pair::bind(&PairTargets::from(target), member, joiner, &messages.up).await?;
     match joiner.capabilities().joins_with_data {
         // The offer was sent with the join.
         true => pair.answer(&messages.down).await?,

@@ -11,7 +11,7 @@ use super::bench_client::BenchClient;
 use super::error::Error;
 use super::measure::{Lost, Percentiles, ensure_fd_limit, histogram, spawn_many, task_result};
 use super::pair::connect_client;
-use super::process_stats::{Cost, CostMeter, Process};
+use super::process_stats::{Cost, CostMeter, Processes};
 use super::progress::{Phase, Progress};
 use crate::protocol::dialect::Family;
 use crate::tools::client::dialects::Role;
@@ -57,7 +57,7 @@ pub struct StormResult {
 pub async fn storm(
     target: &Target,
     storm: &StormPlan,
-    process: Option<&Process>,
+    process: Option<&Processes>,
     progress: &Progress,
 ) -> Result<StormResult, Error> {
     storm.check()?;

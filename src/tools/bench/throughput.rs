@@ -24,8 +24,8 @@ use super::bench_client::BenchClient;
 use super::error::Error;
 use super::measure::{Lost, Percentiles, ensure_fd_limit, histogram, spawn_many, task_result, window};
 use super::pacer::{self, LoadThread, PendingSends, Schedule};
-use super::pair::{Pair, PairMessages};
-use super::process_stats::{Cost, CostMeter, Process};
+use super::pair::{Pair, PairMessages, PairTargets};
+use super::process_stats::{Cost, CostMeter, Processes};
 use super::progress::Progress;
 use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
@@ -64,6 +64,12 @@ pub struct ThroughputPlan {
     pub duration: Duration,
     /// Messages per second, both directions of all rooms together (open loop); `None` measures the maximum.
     pub rate: Option<f64>,
+    /// Node of a cluster at which the joiners are, if another than the members'.
+    #[serde(skip)]
+    pub joiners_at: Option<Target>,
+    /// Node of a cluster that has the rooms, if another than the members'.
+    #[serde(skip)]
+    pub rooms_at: Option<Target>,
 }
 
 /// Result of a throughput measurement.
@@ -177,22 +183,27 @@ fn nanos(duration: Duration) -> u64 {
 pub async fn throughput(
     target: &Target,
     plan: &ThroughputPlan,
-    process: Option<&Process>,
+    processes: Option<&Processes>,
     progress: &Progress,
 ) -> Result<ThroughputResult, Error> {
     let messages = Arc::new(plan.check()?);
     ensure_fd_limit(2 * plan.rooms)?;
-    let mut cost = CostMeter::new(process)?;
+    let mut cost = CostMeter::new(processes)?;
+    let targets = PairTargets {
+        member: target.clone(),
+        joiner: plan.joiners_at.as_ref().unwrap_or(target).clone(),
+        room: plan.rooms_at.clone(),
+    };
     let load_threads = plan.load_threads()?;
     let runtimes: Vec<Handle> = match load_threads.is_empty() {
         true => vec![Handle::current()],
         false => load_threads.iter().map(|thread| thread.tasks.clone()).collect(),
     };
     let pairs = spawn_many(plan.rooms, progress, |room| {
-        let (target, messages, member, joiner) =
-            (target.clone(), Arc::clone(&messages), plan.member, plan.joiner);
+        let (targets, messages, member, joiner) =
+            (targets.clone(), Arc::clone(&messages), plan.member, plan.joiner);
         let bind = async move {
-            let mut pair = Pair::bind(&target, member, joiner, &messages.up).await?;
+            let mut pair = Pair::bind(&targets, member, joiner, &messages.up).await?;
             pair.exchange(&messages).await?;
             Ok(pair)
         };
@@ -207,18 +218,18 @@ pub async fn throughput(
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
     let dues = plan.start(pairs, &runtimes, &messages, &meter, &mut tasks)?;
     sleep(WARM_UP).await;
-    let own = Process::new(std::process::id()).ok();
-    let spent = |own: Option<Process>| Some(own?.read().ok()?.cpu);
+    let own = Processes::new(&[std::process::id()]).ok();
+    let spent = |own: Option<&Processes>| Some(own?.read().ok()?.cpu);
     let relayed_before = meter.messages.load(Ordering::Relaxed);
     cost.start()?;
-    let spent_before = spent(own);
+    let spent_before = spent(own.as_ref());
     let since = meter.now();
     meter.from.store(since, Ordering::Relaxed);
     let window = window(plan.duration, &mut tasks, &mut lost, progress).await?;
     let relayed = meter.messages.load(Ordering::Relaxed) - relayed_before;
     // Read before the connections are: the server may have died.
     let server = cost.finish(window.elapsed, relayed as f64)?;
-    let busy = spent_before.zip(spent(own)).map(|(before, after)| {
+    let busy = spent_before.zip(spent(own.as_ref())).map(|(before, after)| {
         after.saturating_sub(before).as_secs_f64() / window.elapsed.as_secs_f64().max(1e-9)
     });
     let until = since + nanos(window.elapsed);

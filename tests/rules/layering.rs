@@ -313,6 +313,7 @@ fn the_comparison_does_not_use_what_it_tries() {
                 "protocol::cluster",
                 "server::cluster",
                 "server::fd_limit",
+                "tools::bench",
                 "tools::client",
                 "tools::dial",
                 "tools::matrix",

@@ -77,7 +77,7 @@ async fn main() -> Result<()> {
     }
     let mut server = TestRedis::start(&options.redis).await?;
     if let Some(TestCommand::Figures(figures)) = &options.command {
-        return figures::measure(&program, &server.url(), figures).await;
+        return figures::measure(&server.url(), figures).await;
     }
     if let Some(TestCommand::Storm(storm)) = &options.command {
         return storm::check(&program, &server.url(), storm).await;

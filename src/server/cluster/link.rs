@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::far::FarLink;
 use super::guest::GuestLink;
 use super::link_fault::LinkFault;
-use super::questions::{AcceptedCall, Answer, CallStream, Question};
+use super::questions::{AcceptedCall, Answer, CallStream, NodeSocket, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{
     CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, append, decode, invalid, split,
@@ -48,6 +48,8 @@ const MAX_HANDSHAKES: usize = 256;
 const MAX_CALLS: usize = 32;
 /// Longest message of the first frame of a connection, in bytes.
 const MAX_FIRST: u32 = 1024;
+/// Buffer for what is read from a socket, in bytes: that of a TLS record.
+const SOCKET_BUFFER: usize = 16 * 1024;
 /// Smallest buffer for what is read.
 const READ_BUFFER: usize = 64 * 1024;
 /// Bytes of a message besides the payload.
@@ -189,8 +191,7 @@ impl Links {
             let handshake = tokio::spawn(async move {
                 let acceptor = TlsAcceptor::from(Arc::clone(&links.tls.server));
                 let handshake = async {
-                    stream.set_nodelay(true)?;
-                    let mut stream = acceptor.accept(stream).await?;
+                    let mut stream = acceptor.accept(buffered(stream)?).await?;
                     let node = links.node_of(stream.get_ref().1)?;
                     let (session, first) = read_first(&mut stream).await?;
                     if session == CALL_SESSION {
@@ -332,11 +333,11 @@ impl Links {
         ended
     }
 
-    async fn connect(&self, node: NodeId, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+    async fn connect(&self, node: NodeId, address: SocketAddr) -> io::Result<TlsStream<NodeSocket>> {
         let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
         let name = ServerName::try_from("node").map_err(invalid)?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls.client)).connect(name, stream).await?;
+        let stream =
+            TlsConnector::from(Arc::clone(&self.tls.client)).connect(name, buffered(stream)?).await?;
         match self.node_of(stream.get_ref().1)? {
             other if other != node => Err(invalid("another node has its address")),
             _ => Ok(stream),
@@ -359,7 +360,7 @@ impl Links {
         Ok(stream.map(|stream| OutgoingCall { stream: stream.into(), link_ended: link.ended.clone() }))
     }
 
-    async fn accept_call(&self, mut stream: server::TlsStream<TcpStream>, call: Call) -> io::Result<()> {
+    async fn accept_call(&self, mut stream: server::TlsStream<NodeSocket>, call: Call) -> io::Result<()> {
         let accepted = self.observer.called(call);
         write_first(&mut stream, CALL_SESSION, &accepted.is_some()).await?;
         if let Some(accepted) = accepted {
@@ -424,6 +425,11 @@ pub struct OutgoingCall {
     pub stream: CallStream,
     /// Cancelled when the link to the other node has ended, which may end without a trace on the stream.
     pub link_ended: CancellationToken,
+}
+
+fn buffered(stream: TcpStream) -> io::Result<NodeSocket> {
+    stream.set_nodelay(true)?;
+    Ok(BufReader::with_capacity(SOCKET_BUFFER, stream))
 }
 
 /// Sends the first message of a connection, or the answer to it.

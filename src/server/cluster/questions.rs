@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -74,8 +75,12 @@ pub trait NodeServices: Debug + Send + Sync {
     fn accept_call(&self, call: Call) -> Option<AcceptedCall>;
 }
 
+/// The connection to another node. Rustls reads a few kilobytes at a time, each of which would be a system
+/// call without a buffer.
+pub(super) type NodeSocket = BufReader<TcpStream>;
+
 /// The stream of a call.
-pub type CallStream = TlsStream<TcpStream>;
+pub type CallStream = TlsStream<NodeSocket>;
 
 /// The receiver of the stream of a call. Dropping it ends the call.
 pub type AcceptedCall = Box<dyn FnOnce(CallStream) + Send>;

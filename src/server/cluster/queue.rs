@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::task::yield_now;
 
 use super::wire::append;
 
@@ -81,17 +82,24 @@ impl LinkQueue {
         self.full.store(false, Ordering::Release);
     }
 
-    fn poll_take(&self, context: &mut Context<'_>, taken: &mut Vec<u8>) -> Poll<io::Result<()>> {
+    /// Waits until something is pushed, or the queue is closed.
+    fn poll_pushed(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.closed {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, "too much waits to be sent")));
-        }
-        if state.frames.is_empty() {
+        if state.frames.is_empty() && !state.closed {
             state.writer = Some(context.waker().clone());
             return Poll::Pending;
         }
+        Poll::Ready(())
+    }
+
+    /// Takes what was pushed; fails if the queue is closed.
+    fn take(&self, taken: &mut Vec<u8>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "too much waits to be sent"));
+        }
         std::mem::swap(&mut state.frames, taken);
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     /// Writes what is pushed, until that fails. Calls `relieved` when the queue was full, and is no longer.
@@ -102,7 +110,13 @@ impl LinkQueue {
     ) -> io::Result<()> {
         let mut taken = Vec::new();
         loop {
-            poll_fn(|context| self.poll_take(context, &mut taken)).await?;
+            if self.len() == 0 {
+                poll_fn(|context| self.poll_pushed(context)).await;
+                // The runtime polls this task before those of other connections that have received
+                // something as well: one record and one system call carry what all of them push.
+                yield_now().await;
+            }
+            self.take(&mut taken)?;
             stream.write_all(&taken).await?;
             stream.flush().await?;
             taken.clear();

@@ -71,7 +71,7 @@
 compile_error!("sigver runs on Unix systems only: it uses their sockets and signals");
 
 #[cfg(feature = "bridge")]
-pub mod bridge;
+mod bridge;
 #[cfg(not(fuzzing))]
 pub mod cli;
 pub mod config;

@@ -23,4 +23,4 @@ pub mod tls;
 pub mod ws;
 
 pub use sigver::tools::protobuf;
-pub use sigver::tools::replay::{compare, ids, json_members, peer, player, rename, script, transcript};
+pub use sigver::tools::replay::{compare, ids, peer, player, rename, script, transcript};

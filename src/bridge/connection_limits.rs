@@ -4,23 +4,23 @@ use std::time::Duration;
 
 /// Bounds of all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerConnectionLimits {
+pub(crate) struct PeerConnectionLimits {
     /// Most connections. More are refused. Those of one client may be no more than are free for others.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// Most connections in one room. More are refused.
-    pub max_connections_per_room: usize,
+    pub(crate) max_connections_per_room: usize,
     /// Most bytes that wait for one channel. More close it.
-    pub max_waiting: usize,
+    pub(crate) max_waiting: usize,
     /// Most bytes that wait for all channels. More close the channel that they are for.
-    pub max_waiting_in_all: usize,
+    pub(crate) max_waiting_in_all: usize,
     /// Maximum duration without a check from a client before its connection is treated as lost.
-    pub silence: Duration,
+    pub(crate) silence: Duration,
     /// Processor time that the packets of one client in one room may take, in microseconds per second. More
     /// close its connections.
-    pub work_rate: u32,
+    pub(crate) work_rate: u32,
     /// Processor time that they may take at once: that of the longest messages, from several members behind
     /// one address, on a slow processor.
-    pub work_burst: Duration,
+    pub(crate) work_burst: Duration,
 }
 
 impl Default for PeerConnectionLimits {

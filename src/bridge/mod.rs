@@ -17,6 +17,5 @@ mod send_queue;
 mod str0m_connection;
 mod stun;
 
-pub use args::BridgeArgs;
-pub use engine::{BridgeEngine, EngineLimits, HandshakeLimits};
-pub use process::run;
+pub(crate) use args::BridgeArgs;
+pub(crate) use process::run;

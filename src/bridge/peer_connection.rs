@@ -13,18 +13,18 @@ pub(super) const MAX_DESCRIPTION: usize = 16 << 10;
 
 /// A UDP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Datagram<D> {
+pub(crate) struct Datagram<D> {
     /// The address of this process, as session descriptions name it.
-    pub local: SocketAddr,
+    pub(crate) local: SocketAddr,
     /// The address of the other side.
-    pub remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// The contents.
-    pub data: D,
+    pub(crate) data: D,
 }
 
 /// Reason why a peer connection cannot be had.
 #[derive(Debug, Error)]
-pub enum PeerConnectionError {
+pub(crate) enum PeerConnectionError {
     /// The other side's session description is not usable.
     #[error("the session description is not usable")]
     Description,

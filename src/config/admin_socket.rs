@@ -46,7 +46,7 @@ impl AdminSocketPath {
 
     /// Returns the possible paths of the socket of the server `name`, a port or a process id, the best first.
     /// None if there is no socket.
-    pub fn candidates(&self, name: &str) -> Vec<PathBuf> {
+    pub(crate) fn candidates(&self, name: &str) -> Vec<PathBuf> {
         match self {
             AdminSocketPath::Off => Vec::new(),
             AdminSocketPath::At(path) => vec![path.clone()],

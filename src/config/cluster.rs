@@ -125,7 +125,11 @@ impl<S> EngineServers<S> {
     ///
     /// # Errors
     /// The first one of `convert`.
-    pub fn try_map<T, E>(&self, mut convert: impl FnMut(&S) -> Result<T, E>) -> Result<EngineServers<T>, E> {
+    #[cfg(feature = "cluster")]
+    pub(crate) fn try_map<T, E>(
+        &self,
+        mut convert: impl FnMut(&S) -> Result<T, E>,
+    ) -> Result<EngineServers<T>, E> {
         Ok(match self {
             EngineServers::Single(server) => EngineServers::Single(convert(server)?),
             EngineServers::Sentinels(servers, primary) => {
@@ -173,7 +177,7 @@ impl EngineUrl {
     }
 
     /// Returns true if the URL has a password.
-    pub fn has_password(&self) -> bool {
+    pub(crate) fn has_password(&self) -> bool {
         self.to_string() != self.text
     }
 
@@ -253,7 +257,7 @@ pub enum EngineLoss {
 
 impl EngineLoss {
     /// Returns the name as an operator writes it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.into()
     }
 

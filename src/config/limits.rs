@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Longest TLS handshake, and longest wait for a request head. Real clients take a few round trips.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rooms at the same time.
 pub const DEFAULT_MAX_ROOMS: u32 = 1_000_000;

@@ -17,7 +17,7 @@ pub enum LogIp {
 
 impl LogIp {
     /// Returns the text that is logged of an address.
-    pub fn format(self, address: IpAddr) -> Option<String> {
+    pub(crate) fn format(self, address: IpAddr) -> Option<String> {
         // An IPv4 client of a socket for both.
         let address = address.to_canonical();
         match (self, address) {

@@ -9,11 +9,11 @@ mod bridge;
 mod cluster;
 mod config_error;
 pub(crate) mod io_text;
-pub mod limits;
+mod limits;
 mod listen_address;
 mod log_format;
 mod log_ip;
-pub mod parse;
+pub(crate) mod parse;
 mod pem_source;
 pub(crate) mod redact;
 mod reload;
@@ -36,7 +36,7 @@ pub use bridge::{BridgeConfig, BridgeLimits};
 pub(crate) use cluster::parse_name;
 pub use cluster::{ClusterConfig, DEFAULT_CLUSTER_NAME, EngineLoss, EngineServers, EngineUrl, NodeAddress};
 pub use config_error::ConfigError;
-pub use limits::ServerLimits;
+pub use limits::{DEFAULT_MAX_ROOM_SIZE, DEFAULT_MAX_ROOMS, DEFAULT_MAX_ROOMS_PER_CONNECTION, ServerLimits};
 pub use listen_address::ListenAddress;
 pub use log_format::LogFormat;
 pub use log_ip::LogIp;
@@ -249,7 +249,7 @@ impl TlsFiles {
     /// # Errors
     ///
     /// The file that is missing.
-    pub fn from_parts(
+    pub(crate) fn from_parts(
         key: Option<PemSource>,
         cert: Option<PemSource>,
         ca: Option<PemSource>,

@@ -156,7 +156,7 @@ pub struct WordOrRangeError {
 
 /// Parses a port, in any notation of a JavaScript number (`0x1f40`, `8e3`, ` 80 `), as the Node.js servers
 /// do. Those took another text as the path of a Unix socket; it is far more often a typing error.
-pub fn port(text: &str) -> Result<u16, ValueError> {
+pub(crate) fn port(text: &str) -> Result<u16, ValueError> {
     let text = text.trim();
     let radix = |prefix: [&str; 2], radix| {
         let digits = prefix.iter().find_map(|prefix| text.strip_prefix(prefix))?;
@@ -187,12 +187,12 @@ pub(crate) fn listen_address(text: &str) -> Result<ListenAddress, ValueError> {
 }
 
 /// Parses a time in milliseconds.
-pub fn milliseconds(text: &str) -> Result<Duration, ValueError> {
+pub(crate) fn milliseconds(text: &str) -> Result<Duration, ValueError> {
     MILLISECONDS.parse(text).map(Duration::from_millis)
 }
 
 /// Parses a time in seconds.
-pub fn seconds(text: &str) -> Result<Duration, ValueError> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, ValueError> {
     SECONDS.parse(text).map(Duration::from_secs)
 }
 
@@ -217,7 +217,7 @@ pub(crate) fn regex(text: &str) -> Result<Regex, ValueError> {
 }
 
 /// Parses a list of protocols, which must not be empty or contradictory.
-pub fn protocols(text: &str) -> Result<ProtocolSet, ValueError> {
+pub(crate) fn protocols(text: &str) -> Result<ProtocolSet, ValueError> {
     Ok(text.parse::<ProtocolSet>()?)
 }
 
@@ -228,7 +228,7 @@ pub(crate) fn protocol_warnings(text: &str) -> Vec<String> {
 
 /// Parses `ws` or `sse`, as the Node.js servers had it, or `all`. (With another text those ran without
 /// listening.)
-pub fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
+pub(crate) fn transports(text: &str) -> Result<EnabledTransports, ValueError> {
     match text {
         "all" => Ok(EnabledTransports::All),
         "ws" => Ok(EnabledTransports::WebSocket),
@@ -248,7 +248,7 @@ pub(crate) fn on_off(text: &str) -> Result<bool, ValueError> {
 
 /// Parses `shared`, `by-generation`, or `by-generation=` with an expression for the keys that are
 /// partitioned.
-pub fn rooms(text: &str) -> Result<RoomPolicy, ValueError> {
+pub(crate) fn rooms(text: &str) -> Result<RoomPolicy, ValueError> {
     match text.split_once('=') {
         None if text == "shared" => Ok(RoomPolicy::Shared),
         None if text == "by-generation" => Ok(RoomPolicy::Partitioned),
@@ -302,19 +302,19 @@ pub(crate) fn ip_address(text: &str) -> Result<IpAddr, ValueError> {
 }
 
 /// Parses the form of the log.
-pub fn log_format(text: &str) -> Result<LogFormat, ValueError> {
+pub(crate) fn log_format(text: &str) -> Result<LogFormat, ValueError> {
     text.parse().map_err(|_| ValueError::Word("text, json or journald"))
 }
 
 /// Parses the part of clients' addresses that is logged.
-pub fn log_ip(text: &str) -> Result<LogIp, ValueError> {
+pub(crate) fn log_ip(text: &str) -> Result<LogIp, ValueError> {
     text.parse().map_err(|_| ValueError::Word("full, prefix or off"))
 }
 
 /// Parses a log filter. Empty parts are left out: [`Targets`] would take them as "everything", and a word
 /// that is no level as the name of a module. Errors of modules without a level are logged, so that only `off`
 /// silences the program.
-pub fn log_filter(text: &str) -> Result<Targets, ValueError> {
+pub(crate) fn log_filter(text: &str) -> Result<Targets, ValueError> {
     if text.contains('[') {
         return Err(ValueError::SpanFilter);
     }

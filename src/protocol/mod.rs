@@ -7,6 +7,7 @@
     deny(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)
 )]
 
+#[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod detect;
 pub mod dialect;
@@ -14,5 +15,5 @@ pub mod frame;
 pub mod mesh;
 pub mod model;
 pub(crate) mod room;
-pub mod signaller;
+pub(crate) mod signaller;
 pub(crate) mod token_bucket;

@@ -100,11 +100,11 @@ pub struct MemoryBudget {
 /// The limit of a [`MemoryBudget`] is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the memory that clients may hold is used up")]
-pub struct BudgetExhausted;
+pub(crate) struct BudgetExhausted;
 
 impl MemoryBudget {
     /// Returns a budget of `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Self::with_limits(limit, None)
     }
 
@@ -130,7 +130,7 @@ impl MemoryBudget {
     }
 
     /// Returns the number of bytes that the process may have, if it is limited.
-    pub fn process_limit(&self) -> Option<u64> {
+    pub(crate) fn process_limit(&self) -> Option<u64> {
         self.process_limit
     }
 
@@ -222,7 +222,7 @@ impl MemoryBudget {
     }
 
     /// Returns the number of bytes that may be held.
-    pub fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 

@@ -2,7 +2,7 @@
 
 mod address_table;
 pub mod admin;
-pub mod admission;
+pub(crate) mod admission;
 mod auth;
 mod bridge;
 mod client_endpoint;
@@ -18,7 +18,7 @@ pub mod hub;
 pub(crate) mod listener;
 mod listening;
 mod log_limit;
-pub mod memory;
+mod memory;
 pub(crate) mod proxy_protocol;
 mod readiness;
 mod refusals;

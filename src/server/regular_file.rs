@@ -9,7 +9,7 @@ use std::path::Path;
 /// # Errors
 /// The file cannot be read, is longer, or is no regular file: a FIFO blocks its reader until someone writes,
 /// and a device may have no end.
-pub fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     // Before it is opened, which blocks as well.
     let kind = fs::metadata(path)?.file_type();
     if !kind.is_file() && !kind.is_dir() {

@@ -68,7 +68,7 @@ pub(crate) fn put_number(out: &mut Vec<u8>, field: u64, value: u64) {
 }
 
 /// Appends a length-delimited field: bytes, or a message.
-pub fn put_bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u64, value: &[u8]) {
     encode_varint(field << 3 | 2, out);
     encode_varint(value.len() as u64, out);
     out.extend_from_slice(value);
@@ -104,7 +104,7 @@ pub type Schema = &'static [(u32, FieldType)];
 
 /// The value of a known field.
 #[derive(Clone, Debug, PartialEq)]
-pub enum FieldValue {
+pub(crate) enum FieldValue {
     /// A number.
     Number(u32),
     /// Bytes, or text.
@@ -116,7 +116,7 @@ pub enum FieldValue {
 /// The known fields of a message, in the order in which each was first set: the last is the one that a
 /// `oneof` holds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct KnownFields(pub Vec<(u32, FieldValue)>);
+pub struct KnownFields(pub(crate) Vec<(u32, FieldValue)>);
 
 impl KnownFields {
     /// Returns the number in this field, or 0.

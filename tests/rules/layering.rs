@@ -55,35 +55,14 @@ const MAY_USE: [(&str, &[&str]); 23] = [
 const ALONE: [&str; 1] = ["tools::protobuf"];
 
 /// Modules of one parent that are in circles, each with the reason.
-const CIRCLES: [(&str, &[&str], &str); 5] = [
-    ("bridge::engine", &["actions", "handshakes"], "two files with methods of `Engine`"),
-    ("protocol::dialect", &["close_frame", "json"], "codecs close, and texts of close frames quote JSON"),
-    (
-        "protocol::dialect::release",
-        &["dialect_rows", "facts", "release_rows"],
-        "a dialect names its release, which names its dialect",
-    ),
-    (
-        "server::cluster",
-        &[
-            "dialing",
-            "engine",
-            "engine_fault",
-            "far",
-            "guest",
-            "link",
-            "link_fault",
-            "node",
-            "node_directory",
-            "questions",
-            "queue",
-            "status",
-            "wire",
-        ],
-        "files with methods of `ClusterNode`, whose links ask it what other nodes ask",
-    ),
-    ("server::hub", &["elsewhere", "membership"], "two files with methods of `Membership`"),
-];
+const CIRCLES: [(&str, &[&str], &str); 1] = [(
+    "protocol::dialect::release",
+    &["dialect_rows", "facts", "release_rows"],
+    "a dialect names its release, which names its dialect",
+)];
+
+/// Public modules with the path by which code outside `src` names them, where that is another one.
+const EXPORTED_AS: [(&str, &str); 1] = [("protocol::dialect::json::sse_codec", "protocol::dialect::sse")];
 
 /// The program with its notifications, the crate's first page, and what fuzz targets see of it.
 const ROOTS: [&str; 4] = ["lib", "main", "service_manager", "fuzzing"];
@@ -289,6 +268,74 @@ fn sibling_modules_form_no_circles() {
     }
     let expected = CIRCLES.into_iter().map(|(parent, children, _)| (parent, children.to_vec())).collect();
     assert_eq!(circles, expected, "move what both sides use to a module of its own, or mend CIRCLES");
+}
+
+/// Code that uses the crate: tests, tools, the program, and the examples of the crate's first page.
+fn code_outside() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("src/main.rs"), root.join("src/service_manager.rs")];
+    for folder in ["tests", "compat-tests"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("node_modules") {
+                sources(&path, &mut files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let mut code: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let first_page = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    code.extend(first_page.lines().filter_map(|line| line.strip_prefix("//! ")).map(str::to_owned));
+    code.join("\n")
+}
+
+/// Types can be in the signatures of others; a module, a function or a constant is public for who names it.
+#[test]
+fn public_modules_functions_and_constants_are_used_outside() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let outside = code_outside();
+    let named = uses(
+        &[],
+        &outside.replace("crate::", "own::").replace("super::", "own::").replace("sigver::", "crate::"),
+    );
+    let words: BTreeSet<&str> = outside.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let (mut unused, mut seen) = (Vec::new(), 0);
+    for file in files {
+        let path = module_of(file.strip_prefix(&root).unwrap());
+        let parent = if path == ["lib"] { &[][..] } else { &path[..] };
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let Some(item) = line.strip_prefix("pub ") else { continue };
+            let item = item.trim_start_matches("async ");
+            let item = item.strip_prefix("const ").filter(|rest| rest.starts_with("fn ")).unwrap_or(item);
+            let Some((kind, rest)) = item.split_once(' ') else { continue };
+            let name = rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+            let is_used = match kind {
+                "mod" => {
+                    let module = [parent, &[name.to_owned()]].concat().join("::");
+                    let exported = EXPORTED_AS.iter().find(|(inside, _)| *inside == module);
+                    let module = exported.map_or(module.as_str(), |(_, outside)| outside);
+                    named.iter().any(|path| is_in(path, module))
+                }
+                // The documentation of `Config` names its defaults.
+                "const" if path.first().is_some_and(|module| module == "config") => continue,
+                "fn" | "const" | "static" => words.contains(name),
+                _ => continue,
+            };
+            seen += 1;
+            if !is_used {
+                unused.push(format!("{}: {line}", file.strip_prefix(&root).unwrap().display()));
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} public items are seen");
+    assert!(
+        unused.is_empty(),
+        "only the crate uses these, make them private or pub(crate):\n{}",
+        unused.join("\n")
+    );
 }
 
 /// The comparison with the original servers has from the gateway only what plays and compares, which has

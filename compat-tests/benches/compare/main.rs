@@ -34,7 +34,7 @@ use compat_tests::goldens::root;
 use compat_tests::oracle::Node;
 use indicatif::{ProgressBar, ProgressStyle};
 use sigver::server::fd_limit;
-use sigver::tools::bench::idle::FIRST_HEARTBEATS;
+use sigver::tools::bench::FIRST_HEARTBEATS;
 
 use crate::drive::Measure;
 use crate::figures::{Figure, Summary};

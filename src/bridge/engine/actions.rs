@@ -2,24 +2,11 @@
 
 use std::time::Instant;
 
-use super::handshakes::BATCH;
+use super::handshakes::{BATCH, created_channel};
 use super::{
     BridgeAction, BridgeCall, BridgeCounts, BridgeEngine, BridgeFigures, BridgeMessage, MeshChannel, OwnCall,
     PeerConnectionError, RoomNumber, count,
 };
-
-/// The channel of which an action creates a connection.
-pub(super) fn created_channel(action: &BridgeAction) -> Option<MeshChannel> {
-    match action {
-        BridgeAction::Call { channel, .. }
-        | BridgeAction::Offer { channel, .. }
-        | BridgeAction::Answer { channel, .. } => Some(*channel),
-        BridgeAction::Accept { .. }
-        | BridgeAction::Send { .. }
-        | BridgeAction::Close { .. }
-        | BridgeAction::Entry { .. } => None,
-    }
-}
 
 impl BridgeEngine {
     /// Does what a room asks for, until it asks for nothing.

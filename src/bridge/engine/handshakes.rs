@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::actions::created_channel;
 use super::{BridgeAction, MeshChannel, RoomNumber};
 use crate::protocol::token_bucket::TokenBucket;
 
@@ -15,20 +14,33 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Bounds of new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandshakeLimits {
+pub(crate) struct HandshakeLimits {
     /// Most new connections per second.
-    pub in_all: u32,
+    pub(crate) in_all: u32,
     /// Most new connections per second in one room.
-    pub per_room: u32,
+    pub(crate) per_room: u32,
     /// Most that wait. More are refused.
-    pub max_waiting: usize,
+    pub(crate) max_waiting: usize,
     /// Most that wait in one room. More are refused.
-    pub max_waiting_per_room: usize,
+    pub(crate) max_waiting_per_room: usize,
 }
 
 impl Default for HandshakeLimits {
     fn default() -> Self {
         HandshakeLimits { in_all: 200, per_room: 40, max_waiting: 4_000, max_waiting_per_room: 400 }
+    }
+}
+
+/// The channel of which an action creates a connection.
+pub(super) fn created_channel(action: &BridgeAction) -> Option<MeshChannel> {
+    match action {
+        BridgeAction::Call { channel, .. }
+        | BridgeAction::Offer { channel, .. }
+        | BridgeAction::Answer { channel, .. } => Some(*channel),
+        BridgeAction::Accept { .. }
+        | BridgeAction::Send { .. }
+        | BridgeAction::Close { .. }
+        | BridgeAction::Entry { .. } => None,
     }
 }
 

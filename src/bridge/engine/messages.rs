@@ -8,7 +8,7 @@ use super::{
 
 impl BridgeEngine {
     /// Takes a message of the gateway.
-    pub fn receive(&mut self, message: BridgeMessage, now: Instant) {
+    pub(crate) fn receive(&mut self, message: BridgeMessage, now: Instant) {
         match message {
             BridgeMessage::Arrived { room: number, group, target } => {
                 let room = self.room(number);
@@ -47,7 +47,7 @@ impl BridgeEngine {
     }
 
     /// Sends a gateway that was connected what it has to know.
-    pub fn connect_gateway(&mut self) {
+    pub(crate) fn connect_gateway(&mut self) {
         self.messages.clear();
         for (number, room) in &self.rooms {
             for group in &room.entries {
@@ -58,7 +58,7 @@ impl BridgeEngine {
     }
 
     /// The gateway is lost: no client can be called. What is open stays.
-    pub fn lose_gateway(&mut self, now: Instant) {
+    pub(crate) fn lose_gateway(&mut self, now: Instant) {
         self.messages.clear();
         for own in std::mem::take(&mut self.own_calls).into_values().filter(|own| !own.is_answered) {
             let (number, channel) = own.key;

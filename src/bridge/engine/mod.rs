@@ -22,18 +22,17 @@ use crate::protocol::mesh::{
     BridgeAction, BridgeCall, BridgeCounts, BridgeFigures, BridgeMessage, BridgedRoom, BridgedRoomLimits,
     MeshChannel, MeshGroup, RoomNumber,
 };
-pub use handshakes::HandshakeLimits;
-use handshakes::Handshakes;
+use handshakes::{HandshakeLimits, Handshakes};
 
 /// Bounds of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineLimits {
+pub(crate) struct EngineLimits {
     /// Bounds of its connections.
-    pub connections: PeerConnectionLimits,
+    pub(crate) connections: PeerConnectionLimits,
     /// Bounds of each room.
-    pub room: BridgedRoomLimits,
+    pub(crate) room: BridgedRoomLimits,
     /// Bounds of new connections.
-    pub handshakes: HandshakeLimits,
+    pub(crate) handshakes: HandshakeLimits,
 }
 
 #[derive(Debug)]
@@ -56,7 +55,7 @@ struct OwnCall {
 
 /// Bridged rooms with their peer connections.
 #[derive(Debug)]
-pub struct BridgeEngine {
+pub(crate) struct BridgeEngine {
     limits: EngineLimits,
     rng: fastrand::Rng,
     connections: Connections<Str0mConnection>,
@@ -81,7 +80,7 @@ impl BridgeEngine {
     /// # Errors
     ///
     /// The certificate cannot be created.
-    pub fn new(
+    pub(crate) fn new(
         locals: Vec<SocketAddr>,
         limits: EngineLimits,
         seed: u64,
@@ -106,26 +105,26 @@ impl BridgeEngine {
 
     /// Takes a packet. What follows from it is done by [`tick`](Self::tick). Returns the number of its
     /// connection, for [`charge`](Self::charge); `None` if it belongs to none.
-    pub fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) -> Option<u32> {
+    pub(crate) fn feed(&mut self, datagram: &Datagram<&[u8]>, now: Instant) -> Option<u32> {
         let connection = self.connections.feed(datagram, now);
         self.take_events(now);
         connection
     }
 
     /// Counts the processor time of a packet, and closes its connection if they take too much.
-    pub fn charge(&mut self, connection: u32, work: Duration, now: Instant) {
+    pub(crate) fn charge(&mut self, connection: u32, work: Duration, now: Instant) {
         self.connections.charge(connection, work, now);
         self.take_events(now);
     }
 
     /// Closes the connections that very likely hold most memory.
-    pub fn shed_incomplete(&mut self, now: Instant) {
+    pub(crate) fn shed_incomplete(&mut self, now: Instant) {
         self.connections.shed_incomplete();
         self.take_events(now);
     }
 
     /// Does what is due, and sends what waits.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         while let Some(number) = self.room_deadlines.take_due(now) {
             if let Some(room) = self.rooms.get_mut(&number) {
                 room.room.tick(now);
@@ -143,7 +142,7 @@ impl BridgeEngine {
     }
 
     /// Returns the time of the next [`tick`](Self::tick), or an earlier one.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         [self.connections.deadline(), self.room_deadlines.next(), self.handshakes.deadline(now)]
             .into_iter()
             .flatten()
@@ -151,17 +150,17 @@ impl BridgeEngine {
     }
 
     /// Returns packets to send.
-    pub fn take_packets(&mut self) -> Vec<Datagram<Bytes>> {
+    pub(crate) fn take_packets(&mut self) -> Vec<Datagram<Bytes>> {
         self.connections.take_packets()
     }
 
     /// Returns messages for the gateway.
-    pub fn take_messages(&mut self) -> Vec<BridgeMessage> {
+    pub(crate) fn take_messages(&mut self) -> Vec<BridgeMessage> {
         std::mem::take(&mut self.messages)
     }
 
     /// Returns the figures.
-    pub fn figures(&self) -> BridgeFigures {
+    pub(crate) fn figures(&self) -> BridgeFigures {
         let mut figures = self.figures;
         figures.rooms = self.rooms.len() as u64;
         figures.channels = self.connections.len() as u64;
@@ -171,12 +170,12 @@ impl BridgeEngine {
     }
 
     /// Reports the figures to the gateway, which disconnects a process that sends nothing for some time.
-    pub fn report(&mut self) {
+    pub(crate) fn report(&mut self) {
         self.messages.push(BridgeMessage::Figures(self.figures()));
     }
 
     /// Has every stand-in leave. The process may end once there are no connections any more.
-    pub fn stop(&mut self, now: Instant) {
+    pub(crate) fn stop(&mut self, now: Instant) {
         let numbers: Vec<RoomNumber> = self.rooms.keys().copied().collect();
         for number in numbers {
             if let Some(room) = self.rooms.get_mut(&number) {

@@ -41,7 +41,7 @@ const IDLE_SLEEP: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// The log or a socket cannot be had.
-pub fn run(args: &BridgeArgs) -> Result<ExitCode> {
+pub(crate) fn run(args: &BridgeArgs) -> Result<ExitCode> {
     let logging = Logging::start(args.log_format)?;
     logging.install(own_events(&args.log));
     // One thread: the work on a message is less than handing it to another.

@@ -142,7 +142,7 @@ impl OriginPattern {
     }
 
     /// Returns true if the pattern is for this origin.
-    pub fn matches(&self, origin: &str) -> bool {
+    pub(crate) fn matches(&self, origin: &str) -> bool {
         match self {
             OriginPattern::Expression(expression) => expression.is_match(origin),
             OriginPattern::Null => origin == "null",

@@ -4,7 +4,7 @@ use super::{Claim, Generation};
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action<N> {
+pub(crate) enum Action<N> {
     /// Send a claim to the engine.
     Claim {
         /// The name.
@@ -37,7 +37,7 @@ pub enum Action<N> {
 
 /// The cause for which a name is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossCause {
+pub(crate) enum LossCause {
     /// The lease had lapsed.
     Lapsed,
     /// The engine has other data, and was not sent the claim in time.

@@ -11,24 +11,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{EngineFailure, Generation, Millis, NodeId};
 
 /// Time that a lease lasts in the engine.
-pub const LEASE_TIMEOUT: Millis = 4_000;
+pub(crate) const LEASE_TIMEOUT: Millis = 4_000;
 /// Time by which the holder treats its lease as expired earlier, for clocks that drift.
-pub const LEASE_MARGIN: Millis = 1_500;
+pub(crate) const LEASE_MARGIN: Millis = 1_500;
 /// Time for which another node's confirmation of a ping counts, from the sending of the ping.
-pub const CONFIRMED_TIMEOUT: Millis = 3_000;
+pub(crate) const CONFIRMED_TIMEOUT: Millis = 3_000;
 /// Time without a ping of a node after which its rooms may be taken over.
-pub const PING_TIMEOUT: Millis = 4_500;
+pub(crate) const PING_TIMEOUT: Millis = 4_500;
 /// Time without a ping after which a node that the engine does not know no longer counts.
-pub const FORGET_TIMEOUT: Millis = 600_000;
+pub(crate) const FORGET_TIMEOUT: Millis = 600_000;
 /// Time after which the engine forgets a claim that is not kept, and gives the name away. Claims that were
 /// not freed, as of a node that failed or of an earlier generation, take memory for so long.
-pub const CLAIM_TIMEOUT: Millis = 48 * 3_600_000;
+pub(crate) const CLAIM_TIMEOUT: Millis = 48 * 3_600_000;
 /// Time after the last answer of the engine to a node for which that node decides by the confirmations of
 /// others: the engine has its claims for longer.
-pub const CONFIRMATIONS_TIMEOUT: Millis = 24 * 3_600_000;
+pub(crate) const CONFIRMATIONS_TIMEOUT: Millis = 24 * 3_600_000;
 /// Time in a new generation in which no free name is given away: until then, the nodes that had one have
 /// claimed it again, or lost their leases.
-pub const GENERATION_GRACE: Millis = LEASE_TIMEOUT;
+pub(crate) const GENERATION_GRACE: Millis = LEASE_TIMEOUT;
 /// Longest time for which a node decides after the last renewal or ping that counts for it.
 const DECISION_TIMEOUT: Millis = if CONFIRMED_TIMEOUT > LEASE_TIMEOUT - LEASE_MARGIN {
     CONFIRMED_TIMEOUT
@@ -37,7 +37,7 @@ const DECISION_TIMEOUT: Millis = if CONFIRMED_TIMEOUT > LEASE_TIMEOUT - LEASE_MA
 };
 
 /// Time between two pings of a node.
-pub const PING_INTERVAL: Millis = 1_000;
+pub(crate) const PING_INTERVAL: Millis = 1_000;
 
 // The times leave no gap in which two nodes may decide.
 const _: () = assert!(CONFIRMED_TIMEOUT + PING_INTERVAL <= PING_TIMEOUT);
@@ -58,7 +58,7 @@ pub struct EngineView {
 
 /// The lease of one node.
 #[derive(Clone, Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     /// Time since which the engine knows the node in its data, and so notices by it that its clock has leapt.
     known_since: Millis,
     /// Time until which the node may decide as its lease in the engine lasts; 0 if it may not.
@@ -106,7 +106,7 @@ impl PeerNode {
 
 impl Lease {
     /// Creates the lease of a node that starts now.
-    pub fn new(now: Millis) -> Self {
+    pub(crate) fn new(now: Millis) -> Self {
         Lease {
             known_since: now,
             leased_until: 0,
@@ -123,12 +123,12 @@ impl Lease {
     }
 
     /// Returns the data of the engine, as far as the node knows.
-    pub fn generation(&self) -> Generation {
+    pub(crate) fn generation(&self) -> Generation {
         self.view.generation
     }
 
     /// Returns the time until which a claim in the data before those of this generation is good.
-    pub fn claims_kept_until(&self) -> Millis {
+    pub(crate) fn claims_kept_until(&self) -> Millis {
         if self.disabled.kept {
             return Millis::MAX;
         }
@@ -137,18 +137,18 @@ impl Lease {
 
     /// Returns the time since the sending of the last renewal that was answered, by which the engine notices
     /// that its clock has leapt.
-    pub fn since_renewal(&self, now: Millis) -> Option<Millis> {
+    pub(crate) fn since_renewal(&self, now: Millis) -> Option<Millis> {
         self.renewed.map(|sent| now.saturating_sub(sent))
     }
 
     /// Returns the other nodes that the engine knows.
-    pub fn others(&self) -> &[NodeId] {
+    pub(crate) fn others(&self) -> &[NodeId] {
         &self.view.others
     }
 
     /// Takes note of a renewal that was sent at `sent`. Returns true if the engine has other data than
     /// before.
-    pub fn renew(&mut self, sent: Millis, view: EngineView, now: Millis) -> bool {
+    pub(crate) fn renew(&mut self, sent: Millis, view: EngineView, now: Millis) -> bool {
         self.lapse(now);
         let is_new = self.renewed.is_none() || self.view.generation != view.generation;
         self.renewed = self.renewed.max(Some(sent));
@@ -175,7 +175,7 @@ impl Lease {
     }
 
     /// Takes note that the engine does not answer.
-    pub fn fail(&mut self, failure: EngineFailure, now: Millis) {
+    pub(crate) fn fail(&mut self, failure: EngineFailure, now: Millis) {
         self.lapse(now);
         if failure == EngineFailure::Refused || self.disabled.refused {
             self.refused = Some(now);
@@ -185,7 +185,7 @@ impl Lease {
 
     /// Gives the lease up, as another node has the address of this one. Names that are claimed after the next
     /// renewal are in a new period.
-    pub fn end(&mut self, now: Millis) {
+    pub(crate) fn end(&mut self, now: Millis) {
         self.lapse(now);
         self.end_period();
         (self.renewed, self.refused) = (None, None);
@@ -195,7 +195,7 @@ impl Lease {
     /// `confirms`, and knows the data of `generation` and the nodes `others`. Those unknown here count as
     /// well: they may have started while this node does not reach the engine. Those that are there twice run,
     /// and do not know the sender: this node may be the one that does not reach them.
-    pub fn on_ping(
+    pub(crate) fn on_ping(
         &mut self,
         node: NodeId,
         confirms: Millis,
@@ -227,7 +227,7 @@ impl Lease {
 
     /// Takes note that the process of another node runs, as it has proved its key, whether it knows this node
     /// or not.
-    pub fn prove_alive(&mut self, node: NodeId, now: Millis) {
+    pub(crate) fn prove_alive(&mut self, node: NodeId, now: Millis) {
         self.lapse(now);
         if !self.disabled.alive {
             self.peers.entry(node).or_default().alive = now;
@@ -237,7 +237,7 @@ impl Lease {
     /// Takes note that a process that this node does not know runs at the address of another node. The engine
     /// may have served it, and given it names of this node: confirmations of others count no more until the
     /// engine has answered a later renewal of this node as well.
-    pub fn find_unknown(&mut self, now: Millis) {
+    pub(crate) fn find_unknown(&mut self, now: Millis) {
         self.lapse(now);
         if self.disabled.unknown {
             return;
@@ -252,37 +252,37 @@ impl Lease {
 
     /// Returns true if pings of other nodes are to be confirmed: not by a node that found an unknown process,
     /// which others may not reach.
-    pub fn confirms(&self) -> bool {
+    pub(crate) fn confirms(&self) -> bool {
         self.outdated_at.is_none()
     }
 
     /// Takes note that another node has ended: it announced that, or another has its address.
-    pub fn forget(&mut self, node: NodeId, now: Millis) {
+    pub(crate) fn forget(&mut self, node: NodeId, now: Millis) {
         self.lapse(now);
         self.peers.remove(&node);
         self.view.others.retain(|other| *other != node);
     }
 
     /// Returns the period in which a claim made now is good; `None` if the node may not decide.
-    pub fn period(&mut self, now: Millis) -> Option<u32> {
+    pub(crate) fn period(&mut self, now: Millis) -> Option<u32> {
         self.lapse(now);
         (now < self.until()).then_some(self.period)
     }
 
     /// Returns the time for which the node may decide without another answer of the engine or of a node.
-    pub fn time_left(&self, now: Millis) -> Millis {
+    pub(crate) fn time_left(&self, now: Millis) -> Millis {
         self.until().saturating_sub(now)
     }
 
     /// Returns true if names may be taken over from a node whose lease has expired.
-    pub fn may_take_over(&self, from: NodeId, now: Millis) -> bool {
+    pub(crate) fn may_take_over(&self, from: NodeId, now: Millis) -> bool {
         let ran = self.peers.get(&from).map_or(0, PeerNode::ran);
         now >= ran.saturating_add(PING_TIMEOUT) || self.disabled.ping_timeout
     }
 
     /// Returns true if another node knows newer data of the engine: a replica was promoted, and the primary
     /// before it still answers this node. Its answers count for nothing then.
-    pub fn is_superseded(&self, now: Millis) -> bool {
+    pub(crate) fn is_superseded(&self, now: Millis) -> bool {
         let is_newer = |peer: &PeerNode| {
             peer.generation > self.view.generation && now < peer.last_ping.saturating_add(PING_TIMEOUT)
         };
@@ -292,7 +292,7 @@ impl Lease {
     /// Returns true if no other node can have a name in other data of the engine than this node knows: each
     /// knows the same data, or has known for long enough that there are these, or does not run. One that runs
     /// and sends no pings does not know of this node, and so goes on without its confirmations.
-    pub fn may_claim(&self, now: Millis) -> bool {
+    pub(crate) fn may_claim(&self, now: Millis) -> bool {
         let is_safe = |peer: &PeerNode| {
             let limit = peer.ran().max(self.known_since).saturating_add(PING_TIMEOUT);
             let has_lapsed = |informed: Millis| now >= informed.saturating_add(DECISION_TIMEOUT);
@@ -308,19 +308,19 @@ impl Lease {
 
     /// Returns the other nodes that run, and do not know this one: they do not reach the engine, or reach
     /// another one.
-    pub fn unaware(&self, now: Millis) -> impl Iterator<Item = NodeId> {
+    pub(crate) fn unaware(&self, now: Millis) -> impl Iterator<Item = NodeId> {
         self.silent(PeerNode::ran, now)
     }
 
     /// Returns the other nodes that this node has found to run lately, whether they know it or not.
-    pub fn running(&self, now: Millis) -> impl Iterator<Item = NodeId> {
+    pub(crate) fn running(&self, now: Millis) -> impl Iterator<Item = NodeId> {
         self.peers.iter().filter(move |(_, peer)| is_recent(peer.alive, now)).map(|(node, _)| *node)
     }
 
     /// Returns the nodes that a ping of this node names: those that it knows from the engine, and then, once
     /// more, those that have proved to it that they run, and do not know it. What others reported is not
     /// passed on, as it would go round for ever.
-    pub fn named(&self, now: Millis) -> Vec<NodeId> {
+    pub(crate) fn named(&self, now: Millis) -> Vec<NodeId> {
         let unaware: Vec<_> = self.silent(|peer| peer.alive, now).collect();
         let unlisted = unaware.iter().filter(|node| !self.view.others.contains(node));
         self.view.others.iter().chain(unlisted).chain(&unaware).copied().collect()

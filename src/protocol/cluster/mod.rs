@@ -13,12 +13,11 @@ mod tests;
 
 use std::fmt;
 
-pub use action::{Action, LossCause};
-pub use lease::{
-    CLAIM_TIMEOUT, CONFIRMATIONS_TIMEOUT, CONFIRMED_TIMEOUT, EngineView, FORGET_TIMEOUT, GENERATION_GRACE,
-    LEASE_MARGIN, LEASE_TIMEOUT, Lease, PING_INTERVAL, PING_TIMEOUT,
-};
-pub use ownership::{ClaimResult, Ownership, Place};
+pub(crate) use action::{Action, LossCause};
+pub use lease::EngineView;
+pub(crate) use lease::{CLAIM_TIMEOUT, FORGET_TIMEOUT, GENERATION_GRACE, LEASE_TIMEOUT, PING_INTERVAL};
+pub use ownership::ClaimResult;
+pub(crate) use ownership::{Ownership, Place};
 
 /// Milliseconds of a clock that the caller chose.
 pub type Millis = u64;
@@ -29,7 +28,7 @@ pub type Generation = u64;
 
 /// The way in which the engine fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EngineFailure {
+pub(crate) enum EngineFailure {
     /// The machine of the engine answers that nothing listens there: it serves no other node either.
     Refused,
     /// Any other way, in which it may serve other nodes.

@@ -19,7 +19,7 @@ const RETRY_INTERVAL: Millis = 1_000;
 
 /// The place of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// This node has it, and may decide.
     Here,
     /// That node has it.
@@ -79,7 +79,7 @@ enum Search {
 
 /// The names of one node, and its lease.
 #[derive(Clone, Debug)]
-pub struct Ownership<N> {
+pub(crate) struct Ownership<N> {
     node: NodeId,
     lease: Lease,
     // In the order of their insertion, so that a simulation is the same each time.
@@ -100,7 +100,7 @@ pub struct Ownership<N> {
 
 impl<N: Clone + Eq + Hash> Ownership<N> {
     /// Creates the state of a node that starts now, with a new id.
-    pub fn new(node: NodeId, now: Millis) -> Self {
+    pub(crate) fn new(node: NodeId, now: Millis) -> Self {
         Ownership {
             node,
             lease: Lease::new(now),
@@ -123,43 +123,44 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Returns the id of the node.
-    pub fn node(&self) -> NodeId {
+    #[cfg(test)]
+    pub(crate) fn node(&self) -> NodeId {
         self.node
     }
 
     /// Returns the lease.
-    pub fn lease(&self) -> &Lease {
+    pub(crate) fn lease(&self) -> &Lease {
         &self.lease
     }
 
     /// Returns the number of names that the node has.
-    pub fn owned(&self) -> usize {
+    pub(crate) fn owned(&self) -> usize {
         self.owned.len()
     }
 
     /// Returns the names at some places, of which there are [`owned`](Self::owned). The last name takes the
     /// place of one that is removed.
-    pub fn names(&self, places: Range<usize>) -> impl Iterator<Item = &N> {
+    pub(crate) fn names(&self, places: Range<usize>) -> impl Iterator<Item = &N> {
         self.owned.get_range(places).into_iter().flat_map(|names| names.keys())
     }
 
     /// Returns true if the engine has all claims of this node, so that new names can be claimed.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.ready
     }
 
     /// Returns the period in which the node may decide, if it may.
-    pub fn period(&mut self, now: Millis) -> Option<u32> {
+    pub(crate) fn period(&mut self, now: Millis) -> Option<u32> {
         self.lease.period(now)
     }
 
     /// Returns what is to be done since the last call.
-    pub fn take_actions(&mut self) -> Vec<Action<N>> {
+    pub(crate) fn take_actions(&mut self) -> Vec<Action<N>> {
         std::mem::take(&mut self.actions)
     }
 
     /// Returns the claim to a name of this node, if it may decide about it.
-    pub fn claim(&mut self, name: &N, now: Millis) -> Option<Claim> {
+    pub(crate) fn claim(&mut self, name: &N, now: Millis) -> Option<Claim> {
         let period = self.lease.period(now);
         let owned = self.owned.get(name)?;
         match self.loss(owned, period, now) {
@@ -170,7 +171,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Returns the place of a name, which is claimed if it is not known.
-    pub fn locate(&mut self, name: &N, now: Millis) -> Place {
+    pub(crate) fn locate(&mut self, name: &N, now: Millis) -> Place {
         if self.claim(name, now).is_some() {
             return Place::Here;
         }
@@ -194,7 +195,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Forgets the place of a name: the node there does not have it.
-    pub fn forget_place(&mut self, name: &N, now: Millis) {
+    pub(crate) fn forget_place(&mut self, name: &N, now: Millis) {
         if let Some(sought) = self.sought.get_mut(name)
             && matches!(sought.state, Search::At(_))
         {
@@ -203,7 +204,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Frees a name of this node.
-    pub fn release(&mut self, name: &N) {
+    pub(crate) fn release(&mut self, name: &N) {
         if let Some(owned) = self.owned.swap_remove(name) {
             let action = Action::Release { name: name.clone(), claim: owned.claim, generation: owned.kept };
             self.actions.push(action);
@@ -211,13 +212,13 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes no more names from now on.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         self.draining = true;
     }
 
     /// Takes note of the answer to a renewal that was sent at `sent`. Returns true if the engine has to be
     /// sent all claims of this node, before it is [ready](Self::engine_ready).
-    pub fn renewed(&mut self, sent: Millis, view: EngineView, now: Millis) -> bool {
+    pub(crate) fn renewed(&mut self, sent: Millis, view: EngineView, now: Millis) -> bool {
         let before = self.lease.generation();
         let is_new = self.lease.renew(sent, view, now);
         if is_new {
@@ -238,13 +239,13 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Returns the names of this node and the claims to them that the engine is to keep.
-    pub fn claims(&self) -> impl Iterator<Item = (&N, Claim)> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (&N, Claim)> {
         self.owned.iter().filter(|(_, owned)| !owned.missed).map(|(name, owned)| (name, owned.claim))
     }
 
     /// Takes note that the engine has kept a claim in its data of `generation`, or that another node has the
     /// name.
-    pub fn kept(&mut self, name: &N, claim: Claim, is_kept: bool, generation: Generation) {
+    pub(crate) fn kept(&mut self, name: &N, claim: Claim, is_kept: bool, generation: Generation) {
         match self.owned.get_mut(name).filter(|owned| owned.claim == claim) {
             Some(_) if !is_kept => self.lose(name, LossCause::Taken),
             Some(owned) if !owned.missed => owned.kept = generation,
@@ -253,7 +254,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes note that the engine has all claims of this node in its data of `generation`.
-    pub fn engine_ready(&mut self, generation: Generation, now: Millis) {
+    pub(crate) fn engine_ready(&mut self, generation: Generation, now: Millis) {
         if self.lease.generation() != generation {
             return;
         }
@@ -263,7 +264,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes note that the engine does not answer, or that the connection to it ended.
-    pub fn engine_failed(&mut self, failure: EngineFailure, now: Millis) {
+    pub(crate) fn engine_failed(&mut self, failure: EngineFailure, now: Millis) {
         self.ready = false;
         self.lease.fail(failure, now);
         self.check(now);
@@ -271,14 +272,14 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
 
     /// Takes note that another node has the address of this one, and that its names are free: they are lost.
     /// A renewal begins again.
-    pub fn replaced(&mut self, now: Millis) {
+    pub(crate) fn replaced(&mut self, now: Millis) {
         self.ready = false;
         self.lease.end(now);
         self.check(now);
     }
 
     /// Takes note of the answer to a claim.
-    pub fn claim_answered(&mut self, name: &N, claim: Claim, result: ClaimResult, now: Millis) {
+    pub(crate) fn claim_answered(&mut self, name: &N, claim: Claim, result: ClaimResult, now: Millis) {
         let Entry::Occupied(mut entry) = self.sought.entry(name.clone()) else { return };
         let Search::Claimed { number, period, generation } = entry.get().state else { return };
         // An answer that is late counts for nothing: the claim may have been released since.
@@ -329,7 +330,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
 
     /// Takes note that another node answered that it has a name, while the engine did not answer. That node
     /// decides by itself what it may: this is but the way to it.
-    pub fn found_at(&mut self, name: &N, node: NodeId, now: Millis) {
+    pub(crate) fn found_at(&mut self, name: &N, node: NodeId, now: Millis) {
         let Some(sought) = self.sought.get_mut(name) else { return };
         if matches!(sought.state, Search::Paused) && self.linked.contains(&node) {
             let until = now.saturating_add(PLACE_TIMEOUT);
@@ -339,7 +340,7 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes note of a ping of another node: see [`Lease::on_ping`].
-    pub fn on_ping(
+    pub(crate) fn on_ping(
         &mut self,
         node: NodeId,
         confirms: Millis,
@@ -359,19 +360,19 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes note that the process of another node runs: see [`Lease::prove_alive`].
-    pub fn proved_alive(&mut self, node: NodeId, now: Millis) {
+    pub(crate) fn proved_alive(&mut self, node: NodeId, now: Millis) {
         self.lease.prove_alive(node, now);
     }
 
     /// Takes note that a process that this node does not know runs at the address of another: see
     /// [`Lease::find_unknown`].
-    pub fn found_unknown(&mut self, now: Millis) {
+    pub(crate) fn found_unknown(&mut self, now: Millis) {
         self.lease.find_unknown(now);
         self.check(now);
     }
 
     /// Takes note that commands can be sent to another node, or no longer.
-    pub fn set_linked(&mut self, node: NodeId, is_linked: bool, now: Millis) {
+    pub(crate) fn set_linked(&mut self, node: NodeId, is_linked: bool, now: Millis) {
         self.linked.retain(|linked| *linked != node);
         if is_linked {
             self.linked.push(node);
@@ -384,13 +385,13 @@ impl<N: Clone + Eq + Hash> Ownership<N> {
     }
 
     /// Takes note that another node has ended: it announced that, or another has its address.
-    pub fn ended(&mut self, node: NodeId, now: Millis) {
+    pub(crate) fn ended(&mut self, node: NodeId, now: Millis) {
         self.lease.forget(node, now);
         self.set_linked(node, false, now);
     }
 
     /// Handles what is due. To be called several times a second.
-    pub fn tick(&mut self, now: Millis) {
+    pub(crate) fn tick(&mut self, now: Millis) {
         self.check(now);
         let actions = &mut self.actions;
         self.sought.retain(|name, sought| {

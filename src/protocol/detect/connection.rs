@@ -8,7 +8,7 @@ use super::detector::Detector;
 use super::narrowing::NarrowingSession;
 use super::partition::Placement;
 use super::policy::Policy;
-use crate::protocol::dialect::{OutputSink, ReleaseSet, UpgradeRequest};
+use crate::protocol::dialect::{OutputSink, UpgradeRequest};
 use crate::protocol::frame::{Close, Message};
 use crate::protocol::model::{Event, Reason};
 
@@ -115,7 +115,8 @@ impl ConnectionProtocol {
     }
 
     /// Returns the releases that the client may speak.
-    pub fn candidates(&self) -> ReleaseSet {
+    #[cfg(test)]
+    pub(crate) fn candidates(&self) -> crate::protocol::dialect::ReleaseSet {
         match &self.state {
             State::Detecting(detector) => detector.candidates(),
             State::Established(session) => session.candidates().releases,

@@ -23,7 +23,7 @@ impl Candidates {
     }
 
     /// Returns the family of the most likely dialect.
-    pub fn family(self) -> Family {
+    pub(crate) fn family(self) -> Family {
         self.dialect().family()
     }
 

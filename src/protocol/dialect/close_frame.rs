@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::Release;
-use super::json::{self, JsonError};
+use super::json_errors::{self, JsonError};
 use super::key_limit::{KEY_EMPTY, KEY_TOO_LONG};
 use super::release::{CloseFrames, EmptyContentClose, FamilyFacts};
 use crate::protocol::frame::Close;
@@ -47,7 +47,7 @@ pub(crate) fn close_frame_for(release: Release, reason: &Reason) -> Close {
         | Reason::NotJoined
         | Reason::Unresponsive
         | Reason::Replaced => match &release.facts().family {
-            FamilyFacts::Json(_) => json::close(release, JsonError::from_reason(reason, "")),
+            FamilyFacts::Json(_) => json_errors::close(release, JsonError::from_reason(reason, "")),
             FamilyFacts::ProtobufV1(facts) => protobuf_frame(&facts.close, reason),
             FamilyFacts::ProtobufV2(facts) => protobuf_frame(&facts.close, reason),
         },

@@ -6,7 +6,7 @@ use super::release::DialectDoc;
 use super::{Dialect, Release};
 
 /// Returns all dialects as a Markdown text.
-pub fn markdown() -> String {
+pub(crate) fn markdown() -> String {
     let mut out = String::from(
         "# The dialects\n\nWritten by `sigver dialects --markdown`; a test keeps it so. Facts are measured on the \
          Node.js servers and the clients.\n\nFamilies and dialects are names for `--protocol`, and so is every release: \

@@ -1,6 +1,6 @@
 //! The limits of messages that a dialect reports by its own close frames.
 
-use super::json::{TOO_DEEP, TOO_LONG};
+use super::json_errors::{TOO_DEEP, TOO_LONG};
 use super::key_limit::KEY_TOO_LONG;
 use super::protobuf::GROUPS_TOO_DEEP;
 use crate::protocol::frame::Close;
@@ -34,7 +34,7 @@ impl MessageLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::dialect::json::{JsonError, close};
+    use crate::protocol::dialect::json_errors::{JsonError, close};
     use crate::protocol::dialect::{Dialect, Family, Release, close_frame_for};
     use crate::protocol::model::Reason;
 

@@ -35,7 +35,7 @@ pub enum Output {
 
 impl Output {
     /// Returns the code of the close frame, if it is one with a code.
-    pub fn close_code(&self) -> Option<u16> {
+    pub(crate) fn close_code(&self) -> Option<u16> {
         match self {
             Output::Send(Outgoing::Close(close)) => close.code,
             Output::Send(Outgoing::Message(_) | Outgoing::Prefixed(..))
@@ -71,7 +71,7 @@ pub enum Evidence {
 
 impl Evidence {
     /// Returns the name used in logs and in the status.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.into()
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::json::{JsonClient, JsonValue, ParsedMessage, V1To5Codec, V6Codec, V7To14Codec};
+use super::json::{JsonClient, ParsedMessage, V1To5Codec, V6Codec, V7To14Codec};
+use super::json_text::JsonValue;
 use super::protobuf::{V1, V2};
 use super::release::{JsonCodec, SdpEncoding};
 use super::webrtc::{self, Transcoded};
@@ -145,7 +146,7 @@ impl Session {
     }
 
     /// Returns the releases that the client may speak.
-    pub fn candidates(&self) -> Candidates {
+    pub(crate) fn candidates(&self) -> Candidates {
         self.candidates
     }
 
@@ -156,7 +157,7 @@ impl Session {
 
     /// Returns a question that distinguishes generations, to be sent in place of the answer to the client's
     /// last request, if there is one.
-    pub fn question(&mut self) -> Option<Message> {
+    pub(crate) fn question(&mut self) -> Option<Message> {
         match &mut self.codec {
             Codec::V7To14(codec) => codec.identity_probe(),
             Codec::V1To5(_) | Codec::V6(_) | Codec::V1(_) | Codec::V2(_) => None,

@@ -18,7 +18,7 @@ use super::protobuf::{Fields, ReadFields};
 /// Version of the messages. Both ends send theirs first, and part if they differ.
 pub const BRIDGE_MESSAGE_VERSION: u32 = 1;
 /// Longest message, in bytes. Session descriptions are the longest part.
-pub const MAX_BRIDGE_MESSAGE: usize = 64 << 10;
+pub(crate) const MAX_BRIDGE_MESSAGE: usize = 64 << 10;
 /// Length of the length.
 const PREFIX_LENGTH: usize = 4;
 

@@ -112,17 +112,6 @@ impl MeshGroup {
         }
     }
 
-    /// Returns the name in log lines, metrics and tables: a version of netflux.
-    pub const fn name(self) -> &'static str {
-        match self {
-            MeshGroup::Netflux0 => "netflux-0.10.3",
-            MeshGroup::Netflux1 => "netflux-1.0",
-            MeshGroup::Netflux2 => "netflux-2.0",
-            MeshGroup::Netflux3 => "netflux-3.0",
-            MeshGroup::Netflux4 => "netflux-4",
-        }
-    }
-
     /// Returns true if its frames are protobuf; else a binary header and JSON.
     pub(super) const fn is_protobuf(self) -> bool {
         match self {

@@ -4,6 +4,8 @@
 //! A bridge is a peer of every group in a room, and carries user messages from one group to the others. The
 //! facts are from the published clients and from recordings of their channels (`compat-tests/golden-mesh`).
 
+#![cfg_attr(not(feature = "bridge"), allow(dead_code, reason = "only the process of the bridge runs rooms"))]
+
 mod bridge_figures;
 mod bridge_message;
 mod group;
@@ -14,11 +16,10 @@ mod room;
 mod user_message;
 
 pub use bridge_figures::BridgeFigures;
-pub use bridge_message::{
-    BRIDGE_MESSAGE_VERSION, BridgeCall, BridgeMessage, BridgeMessageError, MAX_BRIDGE_MESSAGE, RoomNumber,
-};
+pub(crate) use bridge_message::MAX_BRIDGE_MESSAGE;
+pub use bridge_message::{BRIDGE_MESSAGE_VERSION, BridgeCall, BridgeMessage, BridgeMessageError, RoomNumber};
 pub use group::{IdChoice, MeshFacts, MeshGroup};
 pub use peer::{ChannelFrame, MAX_PEER_CHANNELS, MeshChannel, MeshPeer, Neighbor, PeerAction};
-pub use presence::{CHANNEL_GRACE, MeshMember, Presence, PresenceAction, PresenceLimits, StandInRole};
-pub use room::{BridgeAction, BridgeCounts, BridgedRoom, BridgedRoomLimits};
+#[cfg(feature = "bridge")]
+pub(crate) use room::{BridgeAction, BridgeCounts, BridgedRoom, BridgedRoomLimits};
 pub use user_message::{ChunkError, ChunkWriter, ChunkedMessage, MAX_OPEN_MESSAGES, MessageChunk};

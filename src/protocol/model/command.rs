@@ -61,7 +61,8 @@ impl Command {
     }
 
     /// Returns true if the command may change the role of its peer in the room.
-    pub const fn changes_role(&self) -> bool {
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn changes_role(&self) -> bool {
         match self {
             Command::Relay { .. } | Command::ReplyOnBehalf { .. } => false,
             Command::Open(_)

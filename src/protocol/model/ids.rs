@@ -19,11 +19,6 @@ impl PeerId {
         let mask = (1 << Self::SEQUENCE_BITS) - 1;
         PeerId((node as u64) << Self::SEQUENCE_BITS | sequence & mask)
     }
-
-    /// Returns the number of the node.
-    pub const fn node(self) -> u16 {
-        (self.0 >> Self::SEQUENCE_BITS) as u16
-    }
 }
 
 /// One joiner linked to one member.
@@ -121,7 +116,7 @@ impl RoomKey {
     }
 
     /// Returns the number of the room among those with this text.
-    pub fn partition(&self) -> u8 {
+    pub(crate) fn partition(&self) -> u8 {
         self.partition
     }
 

@@ -5,7 +5,7 @@ mod history;
 pub(crate) mod http;
 mod metrics;
 mod process_stats;
-pub mod unix;
+pub(super) mod unix;
 
 pub use metrics::metrics_markdown;
 use std::sync::Arc;

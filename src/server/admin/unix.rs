@@ -4,7 +4,7 @@
 //! A failure of this socket never affects the clients of the gateway.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -22,7 +22,7 @@ const MAX_LINE: u64 = 200;
 
 /// A control socket. Dropping it removes its file.
 #[derive(Debug)]
-pub struct AdminSocket(UnixSocket);
+pub(crate) struct AdminSocket(UnixSocket);
 
 impl AdminSocket {
     /// Opens a control socket at the first usable one of `paths`. Returns `None` if there are no paths.
@@ -30,7 +30,7 @@ impl AdminSocket {
     /// # Errors
     /// No path is usable (the error is that of the first), or a path is in use: a client that finds the other
     /// server at that path would never get as far as the next one.
-    pub async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, UnixSocketError> {
+    pub(crate) async fn open(paths: &[PathBuf]) -> Result<Option<AdminSocket>, UnixSocketError> {
         let mut first_error = None;
         for path in paths {
             match UnixSocket::bind_private(path).await {
@@ -45,11 +45,6 @@ impl AdminSocket {
             }
         }
         first_error.map_or(Ok(None), Err)
-    }
-
-    /// Path of the socket.
-    pub fn path(&self) -> &Path {
-        self.0.path()
     }
 
     /// Answers requests at the socket that [`open`](Self::open) opened, or could not yet; never returns.
@@ -67,7 +62,7 @@ impl AdminSocket {
     }
 
     /// Answers requests; never returns.
-    pub async fn serve(&self, status: &StatusService) {
+    pub(crate) async fn serve(&self, status: &StatusService) {
         let mut failures = AcceptFailures::default();
         loop {
             match self.0.listener.accept().await {
@@ -164,7 +159,7 @@ mod tests {
         let dir = TempDir::new("places");
         let (missing, usable) = (dir.path("missing/s"), dir.path("s"));
         let socket = AdminSocket::open(&[missing.clone(), usable.clone()]).await.unwrap().unwrap();
-        assert_eq!(socket.path(), usable);
+        assert_eq!(socket.0.path(), usable);
         assert!(AdminSocket::open(&[]).await.unwrap().is_none());
         let error = AdminSocket::open(std::slice::from_ref(&missing)).await.unwrap_err();
         assert!(matches!(&error, UnixSocketError::Io { path, .. } if *path == missing), "{error}");

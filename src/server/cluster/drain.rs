@@ -16,7 +16,7 @@ const NAMES_PER_LOCK: usize = 1_000;
 impl ClusterNode {
     /// Takes no more rooms from now on, and closes those that it has one after the other in `time`, each at
     /// the moment at which it is free for other nodes.
-    pub async fn drain(&self, time: Duration) {
+    pub(crate) async fn drain(&self, time: Duration) {
         self.state.lock().ownership.drain();
         let rooms = self.own_names();
         let begin = Instant::now();
@@ -32,7 +32,7 @@ impl ClusterNode {
     }
 
     /// Takes no more rooms from now on, and closes those that it has at once.
-    pub fn close_all_rooms(&self) {
+    pub(crate) fn close_all_rooms(&self) {
         self.state.lock().ownership.drain();
         self.own_names().iter().for_each(|room| self.close_room(room));
     }
@@ -53,7 +53,7 @@ impl ClusterNode {
     }
 
     /// Ends the node in the engine, and notifies the other nodes. All its names are free then.
-    pub async fn leave(&self) {
+    pub(crate) async fn leave(&self) {
         self.has_left.store(true, Ordering::Release);
         let engine = self.state.lock().engine.clone();
         if let Some(engine) = engine

@@ -14,12 +14,11 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, FromRedisValue as _,
     IntoConnectionInfo as _, RedisConnectionInfo, Script, TlsMode, Value,
 };
-use thiserror::Error;
 use tokio::sync::Notify;
 
-use super::NodePublicKey;
-use super::engine_fault::{CLUSTERED, REPLICA, check_server, info_field};
+use super::engine_fault::{EngineError, check_server, info_field};
 use super::name_hash::{NameHash, NameHasher};
+use super::tls::NodePublicKey;
 use crate::config::{EngineServers, EngineUrl};
 use crate::protocol::cluster::{
     CLAIM_TIMEOUT, Claim, ClaimResult, EngineFailure, EngineView, GENERATION_GRACE, Generation,
@@ -29,47 +28,7 @@ use crate::protocol::cluster::{
 /// Longest time that Redis may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most claims that are kept by one call, which blocks Redis for some milliseconds.
-pub const MAX_KEPT: usize = 500;
-
-/// Redis does not answer as it should.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// Redis reports an error, or cannot be reached.
-    #[error("{0}")]
-    Redis(#[from] redis::RedisError),
-    /// An answer is not one of the scripts.
-    #[error("an answer that no script gives")]
-    Answer,
-    /// Redis would forget claims while they are used.
-    #[error("Redis evicts keys: set maxmemory-policy to noeviction, or use another instance")]
-    Evicts,
-    /// Redis follows another one, and takes no claims.
-    #[error("{REPLICA}")]
-    Replica,
-    /// Redis has a part of the keys only.
-    #[error("{CLUSTERED}")]
-    Clustered,
-    /// Redis is of a version whose scripts are others.
-    #[error("Redis 7 or Valkey is needed, and this is Redis {0}")]
-    Old(String),
-}
-
-impl EngineError {
-    /// Returns the way in which a server fails that could not be connected to because of this.
-    pub(super) fn failure(&self) -> EngineFailure {
-        match self {
-            EngineError::Redis(error) if error.is_connection_refusal() => EngineFailure::Refused,
-            _ => EngineFailure::Unreachable,
-        }
-    }
-}
-
-impl From<redis::ParsingError> for EngineError {
-    fn from(_: redis::ParsingError) -> Self {
-        EngineError::Answer
-    }
-}
+pub(super) const MAX_KEPT: usize = 500;
 
 /// The address of the engine, and the name of the cluster in it.
 #[derive(Clone)]
@@ -107,12 +66,12 @@ impl EngineAddress {
     }
 
     /// Returns the name of the cluster.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the servers as people know them, without user and password.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let scheme = if self.has_tls() { "rediss" } else { "redis" };
         match &self.servers {
             EngineServers::Single(server) => {
@@ -152,7 +111,7 @@ impl EngineAddress {
     }
 
     /// Returns host and port of the first server; `None` if it is a Unix socket.
-    pub fn first_server(&self) -> Option<(String, u16)> {
+    pub(crate) fn first_server(&self) -> Option<(String, u16)> {
         match self.servers.all().first()?.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 Some((host.clone(), *port))

@@ -1,8 +1,10 @@
-//! Texts for an engine that fails: the cause and what to do, and when they are logged.
+//! An engine that fails: the error, its text with what to do, and when it is logged.
 
 use std::time::{Duration, Instant};
 
-use super::engine::EngineError;
+use thiserror::Error;
+
+use crate::protocol::cluster::EngineFailure;
 
 /// Shortest time between two lines about the same cause.
 const REPEAT_PAUSE: Duration = Duration::from_secs(60);
@@ -14,9 +16,9 @@ const SETTLE_TIME: Duration = Duration::from_secs(3);
 const MAX_CAUSE: usize = 300;
 
 /// Fault of a Redis that follows another one.
-pub(super) const REPLICA: &str = "it is a replica: name the primary in --cluster";
+const REPLICA: &str = "it is a replica: name the primary in --cluster";
 /// Fault of a Redis that has a part of the keys only.
-pub(super) const CLUSTERED: &str = "Redis Cluster is not supported: use a single primary";
+const CLUSTERED: &str = "Redis Cluster is not supported: use a single primary";
 
 /// Parts of the texts of causes, in lower case, and what to do. The first part that fits counts.
 const HINTS: [(&[&str], &str); 13] = [
@@ -40,6 +42,46 @@ const HINTS: [(&[&str], &str); 13] = [
     (&["connection refused"], "check host and port in --cluster, and that Redis runs and listens there"),
     (&["db index", "switch database"], "check the number of the database in --cluster"),
 ];
+
+/// Redis does not answer as it should.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Redis reports an error, or cannot be reached.
+    #[error("{0}")]
+    Redis(#[from] redis::RedisError),
+    /// An answer is not one of the scripts.
+    #[error("an answer that no script gives")]
+    Answer,
+    /// Redis would forget claims while they are used.
+    #[error("Redis evicts keys: set maxmemory-policy to noeviction, or use another instance")]
+    Evicts,
+    /// Redis follows another one, and takes no claims.
+    #[error("{REPLICA}")]
+    Replica,
+    /// Redis has a part of the keys only.
+    #[error("{CLUSTERED}")]
+    Clustered,
+    /// Redis is of a version whose scripts are others.
+    #[error("Redis 7 or Valkey is needed, and this is Redis {0}")]
+    Old(String),
+}
+
+impl EngineError {
+    /// Returns the way in which a server fails that could not be connected to because of this.
+    pub(super) fn failure(&self) -> EngineFailure {
+        match self {
+            EngineError::Redis(error) if error.is_connection_refusal() => EngineFailure::Refused,
+            _ => EngineFailure::Unreachable,
+        }
+    }
+}
+
+impl From<redis::ParsingError> for EngineError {
+    fn from(_: redis::ParsingError) -> Self {
+        EngineError::Answer
+    }
+}
 
 /// Returns a line for people: the cause, and what to do if that is known.
 pub(super) fn explain(error: &EngineError, is_tls: bool) -> String {

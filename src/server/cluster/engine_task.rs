@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::engine::{Engine, EngineError, MAX_KEPT, NodeEntry, Renewal};
-use super::engine_fault::{EngineLog, Recovery, explain};
+use super::engine::{Engine, MAX_KEPT, NodeEntry, Renewal};
+use super::engine_fault::{EngineError, EngineLog, Recovery, explain};
 use super::node::ClusterNode;
 use super::node_clock::now;
 use crate::protocol::cluster::{EngineFailure, FORGET_TIMEOUT, Generation, NodeId};

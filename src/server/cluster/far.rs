@@ -28,7 +28,7 @@ const EVICTION_STEPS: u32 = 60;
 
 /// A link to a node that has rooms.
 #[derive(Debug)]
-pub struct FarLink {
+pub(crate) struct FarLink {
     pub(super) node: NodeId,
     /// The address that was dialled.
     pub(super) address: SocketAddr,
@@ -81,7 +81,7 @@ impl FarLink {
     }
 
     /// Returns the other node.
-    pub fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         self.node
     }
 
@@ -95,7 +95,7 @@ impl FarLink {
     }
 
     /// Returns the number of connections in rooms of the other node.
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.sessions.lock().len()
     }
 
@@ -105,7 +105,7 @@ impl FarLink {
     }
 
     /// Returns a room of the other node for the connection whose queue is `outbox`.
-    pub fn room(self: &Arc<Self>, outbox: &Outbox) -> Box<dyn RemoteRoom> {
+    pub(crate) fn room(self: &Arc<Self>, outbox: &Outbox) -> Box<dyn RemoteRoom> {
         let session = Arc::new(FarSession {
             outbox: outbox.clone(),
             role: Mutex::default(),

@@ -11,9 +11,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::queue::LinkQueue;
 use super::tests::{TestNode, join, until};
-use super::tls::NodeTls;
+use super::tls::{KnownNodes, NodeTls};
 use super::wire::{EdgeMessage, Hello, OwnerMessage, append};
-use super::*;
 use crate::protocol::cluster::NodeId;
 use crate::protocol::model::{Event, Reason, RoomKey};
 use crate::server::telemetry::LinkCutCounts;

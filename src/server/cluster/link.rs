@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::far::FarLink;
 use super::guest::GuestLink;
 use super::link_fault::LinkFault;
-use super::questions::{AcceptedCall, Answer, CallStream, NodeSocket, Question};
+use super::question::{AcceptedCall, Answer, CallStream, NodeSocket, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{
     CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, append, decode, invalid, split,
@@ -56,7 +56,7 @@ const READ_BUFFER: usize = 64 * 1024;
 const MESSAGE_OVERHEAD: usize = 64 * 1024;
 
 /// The interests of the node in its links.
-pub trait LinkObserver: Debug + Send + Sync {
+pub(crate) trait LinkObserver: Debug + Send + Sync {
     /// Returns the time of the node's clock.
     fn now(&self) -> Millis;
     /// Returns the engine's data and the other nodes that the node names in its pings.
@@ -94,7 +94,7 @@ pub trait LinkObserver: Debug + Send + Sync {
 
 /// The links of one node.
 #[derive(Debug)]
-pub struct Links {
+pub(crate) struct Links {
     tls: NodeTls,
     known: Arc<KnownNodes>,
     hub: Arc<Hub>,
@@ -115,7 +115,7 @@ impl Links {
     ///
     /// # Errors
     /// The system has no randomness.
-    pub fn new(
+    pub(crate) fn new(
         hub: &Arc<Hub>,
         memory: &Arc<MemoryBudget>,
         max_message: usize,
@@ -137,37 +137,38 @@ impl Links {
     }
 
     /// Returns the public key of the node.
-    pub fn public_key(&self) -> &NodePublicKey {
+    pub(crate) fn public_key(&self) -> &NodePublicKey {
         &self.tls.public_key
     }
 
     /// Returns the nodes whose keys are believed.
-    pub fn known(&self) -> &KnownNodes {
+    pub(crate) fn known(&self) -> &KnownNodes {
         &self.known
     }
 
     /// Returns the number of links that were cut, by cause.
-    pub fn cuts(&self) -> LinkCutCounts {
+    pub(crate) fn cuts(&self) -> LinkCutCounts {
         *self.cuts.lock()
     }
 
     /// Returns the number of connections of other nodes in rooms of this one.
-    pub fn guests(&self) -> usize {
+    pub(crate) fn guests(&self) -> usize {
         self.guests.lock().iter().map(|link| link.sessions()).sum()
     }
 
     /// Notifies the nodes that have connections in rooms of this one that it ends.
-    pub fn announce_end(&self) {
+    pub(crate) fn announce_end(&self) {
         self.guests.lock().iter().for_each(|link| link.queue.send(LINK_SESSION, &OwnerMessage::Bye));
     }
 
     /// Cuts all links of other nodes to this one.
-    pub fn cut_all(&self) {
+    #[cfg(test)]
+    pub(crate) fn cut_all(&self) {
         self.guests.lock().iter().for_each(|link| link.queue.close());
     }
 
     /// Accepts links of other nodes; never returns.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut handshakes: VecDeque<AbortHandle> = VecDeque::new();
         let mut failures = AcceptFailures::default();
         loop {
@@ -283,7 +284,7 @@ impl Links {
     ///
     /// # Errors
     /// The node cannot be reached, or is another one, or the link was cut.
-    pub async fn dial(&self, node: NodeId, address: SocketAddr) -> io::Result<()> {
+    pub(crate) async fn dial(&self, node: NodeId, address: SocketAddr) -> io::Result<()> {
         let connecting = self.connect(node, address);
         let stream = timeout(HANDSHAKE_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(timed_out()));
         match &stream {
@@ -348,7 +349,7 @@ impl Links {
     ///
     /// # Errors
     /// The node cannot be reached, or does not answer in time.
-    pub async fn call(&self, link: &FarLink, call: &Call) -> io::Result<Option<OutgoingCall>> {
+    pub(crate) async fn call(&self, link: &FarLink, call: &Call) -> io::Result<Option<OutgoingCall>> {
         let answer = async {
             let Ok(_permit) = self.calls.acquire().await else { return Err(timed_out()) };
             let mut stream = self.connect(link.node, link.address).await?;
@@ -420,11 +421,11 @@ impl Links {
 
 /// A call that another node has accepted.
 #[derive(Debug)]
-pub struct OutgoingCall {
+pub(crate) struct OutgoingCall {
     /// The stream to the other node.
-    pub stream: CallStream,
+    pub(crate) stream: CallStream,
     /// Cancelled when the link to the other node has ended, which may end without a trace on the stream.
-    pub link_ended: CancellationToken,
+    pub(crate) link_ended: CancellationToken,
 }
 
 fn buffered(stream: TcpStream) -> io::Result<NodeSocket> {

@@ -14,16 +14,16 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, interval};
 
 use super::departed::DepartedNodes;
-use super::dialing::Unlinked;
 use super::engine::{Engine, EngineAddress, NodeEntry};
 use super::engine_fault::LastFault;
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
 use super::name_hash::NameHasher;
 use super::node_clock::now;
-use super::node_directory::NodeDirectory;
-use super::questions::{AcceptedCall, Answer, Question, Questions};
-use super::status::NodeCounts;
+use super::node_counts::NodeCounts;
+use super::open_questions::Questions;
+use super::question::{AcceptedCall, Answer, Question};
+use super::unlinked::Unlinked;
 use super::wire::Call;
 use crate::config::EngineLoss;
 use crate::protocol::cluster::{Action, Generation, Millis, NodeId, Ownership};
@@ -145,7 +145,7 @@ impl ClusterNode {
     ///
     /// # Errors
     /// The address for links cannot be listened on, or the system has no randomness.
-    pub async fn start(
+    pub(crate) async fn start(
         mut settings: NodeSettings,
         hub: &Arc<Hub>,
         memory: &Arc<MemoryBudget>,
@@ -176,7 +176,7 @@ impl ClusterNode {
         let observer: Arc<dyn LinkObserver> = Arc::<ClusterNode>::clone(&node);
         let links = Links::new(hub, memory, node.settings.max_message, observer)?;
         let links = node.links.get_or_init(|| links);
-        hub.set_directory(Box::new(NodeDirectory(Arc::clone(&node))));
+        hub.set_directory(Box::new(Arc::clone(&node)));
         tokio::spawn(Arc::clone(links).accept(listener));
         tokio::spawn(Arc::clone(&node).act(received));
         tokio::spawn(Arc::clone(&node).tick());

@@ -9,23 +9,19 @@ use crate::protocol::cluster::Place;
 use crate::protocol::model::{Reason, RoomKey};
 use crate::server::hub::{Directory, Location, Outbox, PLACE_TIMEOUT};
 
-/// The directory of the hub of a node.
-#[derive(Debug)]
-pub(super) struct NodeDirectory(pub(super) Arc<ClusterNode>);
-
-impl Directory for NodeDirectory {
+impl Directory for Arc<ClusterNode> {
     fn place_timeout(&self) -> Duration {
-        self.0.lost_place_timeout().unwrap_or(PLACE_TIMEOUT)
+        self.lost_place_timeout().unwrap_or(PLACE_TIMEOUT)
     }
 
     fn locate(&self, key: &RoomKey, waiter: &Outbox) -> Location {
-        if self.0.is_replaced() {
+        if self.is_replaced() {
             return Location::Unavailable(Reason::Moved);
         }
         let now = now();
-        self.0.with_state(|state| match state.ownership.locate(key, now) {
+        self.with_state(|state| match state.ownership.locate(key, now) {
             Place::Here => {
-                self.0.trace_decision(state, key, now);
+                self.trace_decision(state, key, now);
                 Location::Here
             }
             Place::At(node) => match state.links.get(&node) {
@@ -42,24 +38,24 @@ impl Directory for NodeDirectory {
 
     fn may_decide(&self, key: &RoomKey) -> bool {
         let now = now();
-        self.0.with_state(|state| {
+        self.with_state(|state| {
             let may_decide = state.ownership.claim(key, now).is_some();
             if may_decide {
-                self.0.trace_decision(state, key, now);
+                self.trace_decision(state, key, now);
             }
             may_decide
         })
     }
 
     fn waited(&self, time: Duration) {
-        self.0.counts.times.held.observe(time.as_secs_f64());
+        self.counts.times.held.observe(time.as_secs_f64());
     }
 
     fn misplaced(&self, key: &RoomKey) {
-        self.0.with_state(|state| state.ownership.forget_place(key, now()));
+        self.with_state(|state| state.ownership.forget_place(key, now()));
     }
 
     fn removed(&self, key: &RoomKey) {
-        self.0.with_state(|state| state.ownership.release(key));
+        self.with_state(|state| state.ownership.release(key));
     }
 }

@@ -1,15 +1,14 @@
 //! The state of a node for people, and the loss of the engine.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::dialing::Unlinked;
 use super::node::{ClusterNode, NodeState};
 use super::node_clock::now;
+use super::unlinked::Unlinked;
 use crate::config::EngineLoss;
-use crate::protocol::cluster::{ClaimResult, Generation, LossCause, Millis, NodeId};
+use crate::protocol::cluster::{Millis, NodeId};
 use crate::server::readiness::{NodeFault, NotReady, Ready};
-use crate::server::telemetry::{ClaimCounts, ClusterReport, ClusterTimes, LostRoomCounts, OtherNodeReport};
+use crate::server::telemetry::{ClusterReport, OtherNodeReport};
 
 /// Time for which the engine may be away without a consequence: a restart or a failover of it.
 const LOSS_TIMEOUT: Millis = 8_000;
@@ -18,76 +17,9 @@ const LOST_PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of ticks over which rooms are closed when the engine is lost.
 const CLOSE_TICKS: usize = 30;
 
-/// Counts of a node.
-#[derive(Debug, Default)]
-pub(super) struct NodeCounts {
-    granted: AtomicU64,
-    held: AtomicU64,
-    wait: AtomicU64,
-    failed: AtomicU64,
-    lapsed: AtomicU64,
-    forgotten: AtomicU64,
-    taken: AtomicU64,
-    /// Rooms that were closed as the engine was lost.
-    engine_loss: AtomicU64,
-    generation: AtomicU64,
-    generation_changes: AtomicU64,
-    pub(super) times: ClusterTimes,
-}
-
-impl NodeCounts {
-    /// Counts the answer to a claim; `None` if there was none.
-    pub(super) fn count_claim(&self, result: Option<ClaimResult>) {
-        let count = match result {
-            Some(ClaimResult::Granted) => &self.granted,
-            Some(ClaimResult::Held(..)) => &self.held,
-            Some(ClaimResult::Wait(_) | ClaimResult::OtherGeneration) => &self.wait,
-            None => &self.failed,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a room that the node lost.
-    pub(super) fn count_lost_room(&self, cause: LossCause) {
-        let count = match cause {
-            LossCause::Lapsed => &self.lapsed,
-            LossCause::Forgotten => &self.forgotten,
-            LossCause::Taken => &self.taken,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes note of the data that the engine has.
-    pub(super) fn see_generation(&self, generation: Generation) {
-        let before = self.generation.swap(generation, Ordering::Relaxed);
-        if before != 0 && before != generation {
-            self.generation_changes.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("Redis has lost its data, or may have: new rooms wait some seconds");
-        }
-    }
-
-    fn lost_rooms(&self) -> LostRoomCounts {
-        LostRoomCounts {
-            lapsed: self.lapsed.load(Ordering::Relaxed),
-            forgotten: self.forgotten.load(Ordering::Relaxed),
-            taken: self.taken.load(Ordering::Relaxed),
-            engine_loss: self.engine_loss.load(Ordering::Relaxed),
-        }
-    }
-
-    fn claims(&self) -> ClaimCounts {
-        ClaimCounts {
-            granted: self.granted.load(Ordering::Relaxed),
-            held: self.held.load(Ordering::Relaxed),
-            wait: self.wait.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-        }
-    }
-}
-
 impl ClusterNode {
     /// Sets the consequence of a lost engine. By default, new rooms are refused.
-    pub fn set_engine_loss(&self, loss: EngineLoss) {
+    pub(crate) fn set_engine_loss(&self, loss: EngineLoss) {
         // The first one stays.
         let _ = self.engine_loss.set(loss);
     }
@@ -120,7 +52,7 @@ impl ClusterNode {
         let rooms = self.own_names();
         for room in rooms.iter().take(rooms.len().div_ceil(CLOSE_TICKS)) {
             self.close_room(room);
-            self.counts.engine_loss.fetch_add(1, Ordering::Relaxed);
+            self.counts.count_engine_loss();
         }
     }
 
@@ -185,7 +117,7 @@ impl ClusterNode {
     }
 
     /// Returns the state of the node, for people.
-    pub fn status(&self) -> ClusterReport {
+    pub(crate) fn status(&self) -> ClusterReport {
         let report = self.report();
         let readiness = self.readiness().map_or_else(|cause| cause.to_string(), |ready| ready.to_string());
         let state = self.state.lock();
@@ -219,7 +151,7 @@ impl ClusterNode {
             engine_up: lost_for.is_none(),
             engine_lost_seconds: lost_for.map(|time| time / 1_000),
             engine_loss: self.engine_loss().name(),
-            generation_changes: self.counts.generation_changes.load(Ordering::Relaxed),
+            generation_changes: self.counts.generation_changes(),
             may_decide: report.may_decide,
             lease_seconds: Duration::from_millis(state.ownership.lease().time_left(now())).as_secs_f64(),
             rooms: report.rooms as u64,

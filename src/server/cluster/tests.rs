@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
+use super::far::FarLink;
+use super::link::{LinkObserver, Links};
 use super::wire::EdgeMessage;
 use super::*;
 use crate::protocol::cluster::{Generation, Millis, NodeId};

@@ -33,16 +33,16 @@ pub type NodePublicKey = Vec<u8>;
 
 /// The nodes whose keys are believed.
 #[derive(Debug, Default)]
-pub struct KnownNodes(Mutex<HashMap<NodePublicKey, NodeId>>);
+pub(crate) struct KnownNodes(Mutex<HashMap<NodePublicKey, NodeId>>);
 
 impl KnownNodes {
     /// Replaces the nodes.
-    pub fn set(&self, nodes: impl IntoIterator<Item = (NodePublicKey, NodeId)>) {
+    pub(crate) fn set(&self, nodes: impl IntoIterator<Item = (NodePublicKey, NodeId)>) {
         *self.0.lock() = nodes.into_iter().collect();
     }
 
     /// Returns the node with this key.
-    pub fn node(&self, key: &[u8]) -> Option<NodeId> {
+    pub(crate) fn node(&self, key: &[u8]) -> Option<NodeId> {
         self.0.lock().get(key).copied()
     }
 }

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::questions::Question;
+use super::question::Question;
 use crate::protocol::model::{Command, Event, LinkId, RoomKey, RoomRole};
 use crate::server::hub::Hold;
 
@@ -70,9 +70,19 @@ pub(super) struct OtherVersions(Hello);
 /// that follows is what the client sends and receives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(strum::VariantNames))]
-pub enum Call {
+pub(crate) enum Call {
     /// Connects to the listener under a handle of signaller.
     Connect(ByteString),
+}
+
+impl Question {
+    /// Returns the version from which on nodes know the question.
+    pub(super) fn version(&self) -> u16 {
+        match self {
+            Question::HasStream(_) | Question::Post(..) => 1,
+            Question::HasListener(_) | Question::KeepsHandle(..) => WITH_HANDLES,
+        }
+    }
 }
 
 /// A message from the node of a connection to the node of its room. A session is one connection in one room.

@@ -80,7 +80,7 @@ impl Shutdown {
     }
 
     /// Waits until no new connection is accepted any more.
-    pub fn draining(&self) -> WaitForCancellationFuture<'_> {
+    pub(crate) fn draining(&self) -> WaitForCancellationFuture<'_> {
         self.draining.cancelled()
     }
 
@@ -111,12 +111,12 @@ impl Shutdown {
     }
 
     /// Returns a token that a connection holds until it has ended.
-    pub fn track(&self) -> TaskTrackerToken {
+    pub(crate) fn track(&self) -> TaskTrackerToken {
         self.tasks.token()
     }
 
     /// Waits until all tracked connections have ended. Returns false if they did not in time.
-    pub async fn wait(&self, timeout: Duration) -> bool {
+    pub(crate) async fn wait(&self, timeout: Duration) -> bool {
         tokio::time::timeout(timeout, self.tasks.wait()).await.is_ok()
     }
 }

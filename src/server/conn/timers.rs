@@ -101,7 +101,7 @@ impl TimerQueue {
     }
 
     /// Notifies connections whose deadline passes, as long as it is polled.
-    pub async fn run(&self) {
+    pub(crate) async fn run(&self) {
         loop {
             // A deadline that is scheduled during the look at the entries causes another one.
             self.next.store(NEVER, Ordering::SeqCst);

@@ -16,7 +16,7 @@ use crate::protocol::model::{Command, LinkId, Reason, RoomKey, RoomRole};
 pub(in crate::server) const PLACE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The places of the rooms of a cluster.
-pub trait Directory: fmt::Debug + Send + Sync {
+pub(crate) trait Directory: fmt::Debug + Send + Sync {
     /// Returns the place of a room. If it is not known yet, `waiter` is notified when it may be.
     ///
     /// Called while part of the hub is locked, so that it must neither wait nor use the hub.
@@ -43,7 +43,7 @@ pub trait Directory: fmt::Debug + Send + Sync {
 
 /// The place of a room.
 #[derive(Debug)]
-pub enum Location {
+pub(crate) enum Location {
     /// The room is at this node, or is to be created here.
     Here,
     /// The room is at another node.
@@ -55,7 +55,7 @@ pub enum Location {
 }
 
 /// A room at another node, as one connection uses it. No method waits. Dropping it leaves the room.
-pub trait RemoteRoom: fmt::Debug + Send + Sync {
+pub(crate) trait RemoteRoom: fmt::Debug + Send + Sync {
     /// Sends a command to enter the room `key`, after which the role is unknown until the room has answered.
     fn enter(&self, key: &RoomKey, command: Command);
     /// Sends a command of a peer that has entered. The role is unknown after it if the command may change it.
@@ -86,7 +86,7 @@ pub trait RemoteRoom: fmt::Debug + Send + Sync {
 
 /// The cause for which a peer is not read for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Hold {
+pub(crate) enum Hold {
     /// The queue of a member, or that of the peer itself, is full.
     Full,
     /// The queue of a joiner of the peer is full.

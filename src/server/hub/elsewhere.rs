@@ -3,90 +3,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::directory::PLACE_TIMEOUT;
 use super::membership::{Applied, Membership};
 use super::outbox::PushResult;
 use super::pressure::{Pressure, PressureCause};
 use super::room_cell::RoomCell;
+use super::waiting::Waiting;
 use super::{Directory, Hold, Location, Outbox};
 use crate::protocol::model::{Command, Event, Reason, RoomKey, RoomRole};
 use crate::server::clock;
 use crate::server::memory::MemoryBudget;
 
-/// Time for which a client is not read while the place of its room is unknown. The engine answers long before
-/// that, so that the order of what the client sends and receives is that of one process.
-const PLACE_READ_DELAY: Duration = Duration::from_millis(500);
-
-/// Bytes of commands that are put off while a client is read. It is not read any more when there are more.
-const MAX_DEFERRED: usize = 64 * 1024;
-
 /// Most times that a room is located again because it was not where it should be.
 const MAX_MISPLACED: u8 = 3;
-
-/// A wait for a room, and the commands that are put off until it is over.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// A room at another node that has not answered, and whether other rooms are kept; `None` if it is not
-    /// known where the room of the first deferred command is.
-    asked: Option<(Arc<RoomCell>, bool)>,
-    /// The command with which the room that has not answered was entered.
-    entry: Option<Command>,
-    /// Number of times that the room was not where it should be.
-    misplaced: u8,
-    /// Time from which on the client is read though the place of its room is unknown, until that arrives.
-    read_from: Option<Instant>,
-    since: Instant,
-    deadline: Instant,
-    deferred: VecDeque<(Option<RoomKey>, Command)>,
-    deferred_bytes: usize,
-}
-
-impl Waiting {
-    fn new(asked: Option<(Arc<RoomCell>, bool)>, timeout: Duration) -> Self {
-        let since = clock::now();
-        Waiting {
-            read_from: asked.is_none().then(|| since + PLACE_READ_DELAY),
-            asked,
-            entry: None,
-            misplaced: 0,
-            since,
-            deadline: since + timeout,
-            deferred: VecDeque::new(),
-            deferred_bytes: 0,
-        }
-    }
-
-    /// Returns true if the client must not be read at `now`. A client is read while the place of its room is
-    /// unknown for long, which can take seconds, as it may have to answer pings.
-    pub(super) fn is_paused(&self, now: Instant) -> bool {
-        self.asked.is_some()
-            || self.deferred_bytes > MAX_DEFERRED
-            || self.read_from.is_some_and(|read_from| now < read_from)
-    }
-
-    /// Returns when [`on_timeout`](Self::on_timeout) has to be called.
-    pub(super) fn deadline(&self) -> Instant {
-        self.read_from.unwrap_or(self.deadline)
-    }
-
-    /// Handles what is due at `now`. Returns true if the room counts as unreachable.
-    pub(super) fn on_timeout(&mut self, now: Instant) -> bool {
-        self.read_from.take_if(|read_from| *read_from <= now);
-        self.deadline <= now
-    }
-
-    /// Returns the room that has not answered.
-    pub(super) fn into_asked(self) -> Option<Arc<RoomCell>> {
-        self.asked.map(|(cell, _)| cell)
-    }
-
-    fn defer(&mut self, key: Option<RoomKey>, command: Command) {
-        self.deferred_bytes += command.queued_bytes();
-        self.deferred.push_back((key, command));
-    }
-}
 
 fn is_misplaced(cell: &Arc<RoomCell>) -> bool {
     cell.state.lock().remote().is_some_and(|remote| remote.is_misplaced())
@@ -285,7 +216,12 @@ impl Membership {
 impl Outbox {
     /// Queues an event of a room at another node. If the queue is full then, `relief` is called, and what it
     /// returns is notified when the queue is not full any more.
-    pub fn deliver(&self, event: Event, memory: &Arc<MemoryBudget>, relief: impl FnOnce() -> Option<Outbox>) {
+    pub(crate) fn deliver(
+        &self,
+        event: Event,
+        memory: &Arc<MemoryBudget>,
+        relief: impl FnOnce() -> Option<Outbox>,
+    ) {
         let (reader, admission) = self.enqueue(event, memory);
         match admission {
             PushResult::Queued => {}
@@ -307,7 +243,7 @@ impl Outbox {
 impl Membership {
     /// Returns the role in the room of the connection, which is the only one of a session between nodes;
     /// `None` while the connection waits for it.
-    pub fn single_role(&self) -> Option<RoomRole> {
+    pub(crate) fn single_role(&self) -> Option<RoomRole> {
         if self.is_waiting() {
             return None;
         }
@@ -316,14 +252,14 @@ impl Membership {
     }
 
     /// Ends the membership in the room of the connection, but not its links.
-    pub fn drop_membership(&mut self) {
+    pub(crate) fn drop_membership(&mut self) {
         if let Some(cell) = &self.member_of {
             cell.state.lock().drop_membership(self.peer());
         }
     }
 
     /// Returns the hold on the peer, if there is one that is not over.
-    pub fn hold(&mut self, now: Instant) -> Option<Hold> {
+    pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
         // Also ends what is over.
         let _ = self.is_paused(now);
         match &self.pressure()?.cause {
@@ -337,7 +273,7 @@ impl Membership {
     }
 
     /// Has the joiner closed whose full queue is the cause of the hold on the peer.
-    pub fn close_full_joiner(&mut self) {
+    pub(crate) fn close_full_joiner(&mut self) {
         if let Some(PressureCause::Joiner(joiner)) = self.pressure().map(|pressure| &pressure.cause) {
             joiner.overflow();
         }
@@ -345,7 +281,7 @@ impl Membership {
     }
 
     /// Returns true if the connection has nothing that most have not: no hold, no wait, one room.
-    pub fn is_common(&self) -> bool {
+    pub(crate) fn is_common(&self) -> bool {
         self.uncommon.is_none()
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::elsewhere::Waiting;
 use super::pressure::{Deliveries, Pressure, PressureCause, Reading};
 use super::rate::ReadRate;
 use super::room_cell::{LocalRoom, RoomCell, RoomState};
+use super::waiting::Waiting;
 use super::{Hub, Outbox};
 use crate::protocol::model::{
     Command, LinkId, LinkMessage, Open, PeerId, Reason, Recipient, RoomKey, RoomRole, SenderTag,

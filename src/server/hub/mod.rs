@@ -4,6 +4,8 @@
 //! the order of events in a room is their order on every connection; the receivers are woken after it is
 //! unlocked. No two rooms are locked at once.
 
+#![cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "only a cluster has rooms at other nodes"))]
+
 mod bridged;
 mod directory;
 mod elsewhere;
@@ -14,6 +16,7 @@ mod rate;
 mod room_cell;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -25,9 +28,10 @@ use parking_lot::Mutex;
 pub(in crate::server) use bridged::RoomBridge;
 #[cfg(feature = "cluster")]
 pub(in crate::server) use directory::PLACE_TIMEOUT;
-pub use directory::{Directory, Hold, Location, RemoteRoom};
+pub(crate) use directory::{Directory, Hold, Location, RemoteRoom};
 pub use membership::Membership;
-pub use outbox::{Outbox, Overflow, RemoteReader};
+pub(crate) use outbox::RemoteReader;
+pub use outbox::{Outbox, Overflow};
 
 use super::memory::MemoryBudget;
 use super::sharded::Sharded;
@@ -156,7 +160,7 @@ impl Hub {
 
     /// Makes the hub one of a cluster, whose rooms are where `directory` has them. Without an effect if it is
     /// one already.
-    pub fn set_directory(&self, directory: Box<dyn Directory>) {
+    pub(crate) fn set_directory(&self, directory: Box<dyn Directory>) {
         // The first one stays.
         let _ = self.directory.set(directory);
     }
@@ -243,7 +247,7 @@ impl Hub {
     }
 
     /// Evicts every peer of a room of this process, and removes the room.
-    pub fn close_room(&self, key: &RoomKey, reason: &Reason) {
+    pub(crate) fn close_room(&self, key: &RoomKey, reason: &Reason) {
         let found = self.shard(key).lock().get(key).map(|room| Arc::clone(&room.0));
         let Some(cell) = found else { return };
         {
@@ -259,7 +263,7 @@ impl Hub {
     }
 
     /// Has the directory free a name for which there is no room here.
-    pub fn release_if_absent(&self, key: &RoomKey) {
+    pub(crate) fn release_if_absent(&self, key: &RoomKey) {
         let shard = self.shard(key).lock();
         if let Some(directory) = self.directory.get().filter(|_| !shard.contains(key)) {
             directory.removed(key);

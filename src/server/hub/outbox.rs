@@ -14,7 +14,7 @@ use crate::server::memory::{MemoryBudget, MemoryCharge};
 use crate::server::scratch;
 
 /// Receiver of the events of a peer whose connection is at another node. No method waits.
-pub trait RemoteReader: fmt::Debug + Send + Sync {
+pub(crate) trait RemoteReader: fmt::Debug + Send + Sync {
     /// Sends an event. Returns the task to wake once no lock is held.
     fn send(&self, event: &Event) -> Option<Waker>;
     /// Returns true if peers that send to this one are to be held.
@@ -130,7 +130,7 @@ impl Outbox {
     }
 
     /// Creates the queue of a peer whose connection is at another node.
-    pub fn remote(reader: Box<dyn RemoteReader>) -> Self {
+    pub(crate) fn remote(reader: Box<dyn RemoteReader>) -> Self {
         let extension = Extension { kind: ExtensionKind::Remote(reader), waiting: Vec::new() };
         Self::with_extension(0, Some(Box::new(extension)))
     }
@@ -245,7 +245,7 @@ impl Outbox {
     }
 
     /// Wakes the reader, whose next poll is ready once.
-    pub fn notify(&self) {
+    pub(crate) fn notify(&self) {
         let reader = {
             let mut queue = self.0.queue.lock();
             if let Some(remote) = queue.remote() {

@@ -106,7 +106,7 @@ impl LimitsReport {
     }
 
     /// Returns the limits with the number of times that each was reached.
-    pub fn iter(&self) -> impl Iterator<Item = (LimitKind, u64)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LimitKind, u64)> {
         self.0.iter().copied()
     }
 }

@@ -32,7 +32,7 @@ impl LogCounts {
     }
 
     /// Returns the number of lines that were dropped.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 

@@ -66,7 +66,7 @@ pub enum Format {
 }
 
 /// Returns `report` in `format`, with a line end.
-pub fn render(report: &Report, format: Format) -> String {
+pub(crate) fn render(report: &Report, format: Format) -> String {
     match format {
         Format::Text => text::render(report),
         Format::Json => json::render(report),

@@ -11,13 +11,13 @@ pub struct UnixSeconds(pub u32);
 
 impl UnixSeconds {
     /// Returns the current time.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         UnixSeconds(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
     }
 
     /// Returns the time from `self` to `now` in its two largest units, for people.
-    pub fn age(self, now: UnixSeconds) -> String {
+    pub(crate) fn age(self, now: UnixSeconds) -> String {
         let seconds = now.0.saturating_sub(self.0);
         let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
         match (days, hours, minutes) {

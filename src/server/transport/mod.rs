@@ -63,7 +63,7 @@ pub struct TransportLoad {
 
 impl TransportLoad {
     /// Returns the length of all.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.incomplete + self.unhandled + self.unsent
     }
 }

@@ -18,15 +18,15 @@ use crate::tools::client::protocol::Protocol;
 use crate::tools::dial::Target;
 
 /// Timeout of set-up and leaving. Above the time that a gateway may hold messages for a silent member.
-pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to wait for the server's final message after a failed write.
 const CLOSE_REASON_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A client on a connection.
-pub struct BenchClient {
+pub(crate) struct BenchClient {
     connection: WsConnection,
     /// Protocol of the client.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     role: Role,
     state: ClientState,
 }
@@ -47,7 +47,7 @@ struct ClientState {
 
 impl BenchClient {
     /// Connects, without sending a message.
-    pub async fn open(
+    pub(crate) async fn open(
         target: &Target,
         protocol: Protocol,
         role: Role,
@@ -66,7 +66,7 @@ impl BenchClient {
     }
 
     /// Sends the client's first message, and waits until it is member or joiner.
-    pub async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
+    pub(crate) async fn begin(&mut self, first: Option<&TestMessage>) -> Result<(), Error> {
         let actions = self.state.client.on_open(first);
         self.state.execute(actions);
         let capabilities = self.protocol.capabilities();
@@ -98,7 +98,7 @@ impl BenchClient {
     }
 
     /// Waits for an event for which `found` returns a value.
-    pub async fn until<T>(
+    pub(crate) async fn until<T>(
         &mut self,
         what: &'static str,
         mut found: impl FnMut(ClientEvent) -> Option<Result<T, Error>>,
@@ -121,7 +121,7 @@ impl BenchClient {
     }
 
     /// Waits for a message from another client, and returns the sender's id.
-    pub async fn message(&mut self, what: &'static str) -> Result<Option<JoinerId>, Error> {
+    pub(crate) async fn message(&mut self, what: &'static str) -> Result<Option<JoinerId>, Error> {
         self.until(what, |events| match events {
             ClientEvent::Message { from, .. } => Some(Ok(from)),
             ClientEvent::PeerLeft { .. } => {
@@ -133,7 +133,7 @@ impl BenchClient {
     }
 
     /// Returns the frame that carries `message`.
-    pub fn frame(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Result<Vec<u8>, Error> {
+    pub(crate) fn frame(&mut self, to: Option<&JoinerId>, message: &TestMessage) -> Result<Vec<u8>, Error> {
         let message = self.state.client.encode(to, message);
         let message =
             message.ok_or(Error::Unsupported { protocol: self.protocol, why: "it has no such message" })?;
@@ -143,7 +143,7 @@ impl BenchClient {
     }
 
     /// Writes `bytes`.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self.connection.write(bytes).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.close_reason(error).await),
@@ -180,13 +180,13 @@ impl BenchClient {
     }
 
     /// Counts contents like the last one without decoding them, from now on.
-    pub fn count(&mut self) {
+    pub(crate) fn count(&mut self) {
         self.state.counts = true;
     }
 
     /// Reads once, and returns the number of contents. Replies are left to [`reply`](Self::reply), which
     /// makes this cancel safe.
-    pub async fn read(&mut self) -> Result<usize, Error> {
+    pub(crate) async fn read(&mut self) -> Result<usize, Error> {
         let state = &mut self.state;
         let mut contents = 0;
         self.connection.read(|frame| contents += state.receive(frame)).await?;
@@ -197,7 +197,7 @@ impl BenchClient {
     }
 
     /// Writes pending replies.
-    pub async fn reply(&mut self) -> Result<(), Error> {
+    pub(crate) async fn reply(&mut self) -> Result<(), Error> {
         if !self.state.replies.is_empty() {
             let replies = std::mem::take(&mut self.state.replies);
             self.write(&replies).await?;
@@ -206,20 +206,20 @@ impl BenchClient {
     }
 
     /// Reads once, writes replies, and returns the number of contents.
-    pub async fn receive(&mut self) -> Result<usize, Error> {
+    pub(crate) async fn receive(&mut self) -> Result<usize, Error> {
         let contents = self.read().await?;
         self.settle().await?;
         Ok(contents)
     }
 
     /// Writes pending replies, and discards pending events.
-    pub async fn settle(&mut self) -> Result<(), Error> {
+    pub(crate) async fn settle(&mut self) -> Result<(), Error> {
         self.state.events.clear();
         self.reply().await
     }
 
     /// Leaves the way clients of the protocol do, and waits until the server has closed the connection.
-    pub async fn leave(mut self) -> Result<(), Error> {
+    pub(crate) async fn leave(mut self) -> Result<(), Error> {
         let mut close = Vec::new();
         put_close(&mut close, self.protocol.capabilities().close_code);
         // A connection that is closed already needs no close frame.

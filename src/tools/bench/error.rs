@@ -73,7 +73,7 @@ pub enum Error {
 
 impl Error {
     /// Returns the error of a connection that failed with `error`.
-    pub fn broken(error: io::Error) -> Error {
+    pub(crate) fn broken(error: io::Error) -> Error {
         Error::Closed(format!("connection failed: {}", io_error_text(&error)))
     }
 

@@ -42,16 +42,16 @@ pub struct Lost {
 
 /// Result of a measurement window.
 #[derive(Debug)]
-pub struct Window {
+pub(crate) struct Window {
     /// Duration.
-    pub elapsed: Duration,
+    pub(crate) elapsed: Duration,
     /// True if the window was stopped early.
-    pub interrupted: bool,
+    pub(crate) interrupted: bool,
 }
 
 impl Percentiles {
     /// Returns the percentiles of a histogram of nanoseconds.
-    pub fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let us = |nanos: u64| nanos as f64 / 1e3;
         Percentiles {
             count: histogram.len(),
@@ -63,14 +63,14 @@ impl Percentiles {
 }
 
 /// Returns a histogram of nanoseconds, up to five minutes, with three significant digits.
-pub fn histogram() -> Result<Histogram<u64>, Error> {
+pub(crate) fn histogram() -> Result<Histogram<u64>, Error> {
     Histogram::new_with_bounds(1_000, 300_000_000_000, 3)
         .map_err(|error| Error::InvalidPlan(format!("no histogram: {error}")))
 }
 
 impl Lost {
     /// Records a lost connection.
-    pub fn add(&mut self, error: &Error) {
+    pub(crate) fn add(&mut self, error: &Error) {
         self.count += 1;
         self.first.get_or_insert_with(|| error.to_string());
     }
@@ -105,7 +105,7 @@ where
 }
 
 /// Runs `make` for each index below `total`, some concurrently, and passes each result to `take` at once.
-pub async fn each<T, F>(
+pub(crate) async fn each<T, F>(
     total: usize,
     progress: &Progress,
     mut make: impl FnMut(usize) -> F,
@@ -140,7 +140,7 @@ pub(crate) fn task_result<T>(task: Result<Result<T, Error>, JoinError>) -> Resul
 }
 
 /// Waits for `duration`, until all `tasks` have ended, or until the measurement is stopped.
-pub async fn window(
+pub(crate) async fn window(
     duration: Duration,
     tasks: &mut JoinSet<Result<(), Error>>,
     lost: &mut Lost,

@@ -17,22 +17,22 @@
 //! | [`frame`] | WebSocket frames |
 //! | [`progress`], [`error`] | progress reports, errors |
 
-pub mod bench_client;
+mod bench_client;
 pub(in crate::tools) mod cli;
-pub mod error;
+mod error;
 pub mod frame;
-pub mod idle;
-pub mod measure;
-pub mod pacer;
-pub mod pair;
-pub mod process_stats;
-pub mod progress;
+mod idle;
+mod measure;
+mod pacer;
+mod pair;
+mod process_stats;
+mod progress;
 mod render;
-pub mod retained_memory;
-pub mod sessions;
-pub mod storm;
-pub mod throughput;
-pub mod ws_connection;
+mod retained_memory;
+mod sessions;
+mod storm;
+mod throughput;
+mod ws_connection;
 
 use std::future::Future;
 use std::time::Duration;
@@ -40,7 +40,7 @@ use std::time::Duration;
 pub use crate::tools::client::protocol::Protocol;
 pub use crate::tools::dial::Target;
 pub use error::Error;
-pub use idle::{IdlePlan, IdleResult, idle};
+pub use idle::{FIRST_HEARTBEATS, IdlePlan, IdleResult, idle};
 pub use measure::{Lost, Percentiles};
 pub use process_stats::{Cost, Processes};
 pub use progress::{Phase, Progress};

@@ -23,7 +23,7 @@ const AT_ONCE: usize = 4096;
 
 /// Due times of round trips, round robin over all rooms.
 #[derive(Clone, Copy, Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     rooms: u64,
     /// Nanoseconds between round trips.
     interval: f64,
@@ -31,27 +31,27 @@ pub struct Schedule {
 
 /// Round trips due in one room.
 #[derive(Debug, Default)]
-pub struct PendingSends {
+pub(crate) struct PendingSends {
     due: AtomicU64,
     /// Number of answered round trips.
-    pub answered: AtomicU64,
+    pub(crate) answered: AtomicU64,
     notify: Notify,
 }
 
 impl Schedule {
     /// Returns the schedule of `messages_per_second` messages in `rooms` rooms; a round trip is two
     /// messages.
-    pub fn new(rooms: usize, messages_per_second: f64) -> Self {
+    pub(crate) fn new(rooms: usize, messages_per_second: f64) -> Self {
         Schedule { rooms: rooms.max(1) as u64, interval: 2e9 / messages_per_second }
     }
 
     /// Returns the due time of a room's round trip.
-    pub fn at(&self, room: usize, trip: u64) -> Duration {
+    pub(crate) fn at(&self, room: usize, trip: u64) -> Duration {
         self.nth(trip * self.rooms + room as u64)
     }
 
     /// Returns the number of a room's round trips that are due before `elapsed`.
-    pub fn before(&self, room: usize, elapsed: Duration) -> u64 {
+    pub(crate) fn before(&self, room: usize, elapsed: Duration) -> u64 {
         let all = self.all_before(elapsed);
         all.saturating_sub(room as u64).div_ceil(self.rooms)
     }
@@ -75,7 +75,7 @@ impl Schedule {
 
 impl PendingSends {
     /// Waits until round trips are due, and returns their number. Cancel safe.
-    pub async fn some(&self) -> u64 {
+    pub(crate) async fn some(&self) -> u64 {
         loop {
             match self.due.swap(0, Ordering::Relaxed) {
                 0 => self.notify.notified().await,
@@ -88,16 +88,16 @@ impl PendingSends {
 /// A thread with a runtime of its own. A room's messages are announced, sent, answered and counted on one
 /// thread: waking another would add to the measured time.
 #[derive(Debug)]
-pub struct LoadThread {
+pub(crate) struct LoadThread {
     /// Handle to the thread's runtime.
-    pub tasks: tokio::runtime::Handle,
+    pub(crate) tasks: tokio::runtime::Handle,
     /// Ends the thread when dropped.
     _over: oneshot::Sender<()>,
 }
 
 impl LoadThread {
     /// Starts a thread.
-    pub fn start() -> io::Result<LoadThread> {
+    pub(crate) fn start() -> io::Result<LoadThread> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (tasks, (over, ended)) = (runtime.handle().clone(), oneshot::channel());
         std::thread::Builder::new().name("load".to_owned()).spawn(move || {

@@ -17,22 +17,22 @@ use crate::tools::dial::Target;
 const OPENER_LEAVES: Duration = Duration::from_millis(200);
 
 /// A member and its joiner.
-pub struct Pair {
+pub(crate) struct Pair {
     /// The member.
-    pub member: BenchClient,
+    pub(crate) member: BenchClient,
     /// The joiner.
-    pub joiner: BenchClient,
+    pub(crate) joiner: BenchClient,
     /// The joiner's id at the member, once known.
-    pub id: Option<JoinerId>,
+    pub(crate) id: Option<JoinerId>,
 }
 
 /// Messages of members and joiners.
 #[derive(Clone, Debug)]
-pub struct PairMessages {
+pub(crate) struct PairMessages {
     /// From joiner to member.
-    pub up: TestMessage,
+    pub(crate) up: TestMessage,
     /// From member to joiner.
-    pub down: TestMessage,
+    pub(crate) down: TestMessage,
 }
 
 impl PairMessages {
@@ -83,13 +83,13 @@ fn meet(member: Protocol, joiner: Protocol) -> Result<(), Error> {
 
 /// Addresses of a pair's servers.
 #[derive(Clone, Debug)]
-pub struct PairTargets {
+pub(crate) struct PairTargets {
     /// That of the member.
-    pub member: Target,
+    pub(crate) member: Target,
     /// That of the joiner.
-    pub joiner: Target,
+    pub(crate) joiner: Target,
     /// That of the node that has the room, if another than the member's.
-    pub room: Option<Target>,
+    pub(crate) room: Option<Target>,
 }
 
 impl From<&Target> for PairTargets {
@@ -101,7 +101,7 @@ impl From<&Target> for PairTargets {
 impl Pair {
     /// Connects a member, in a room of its own, and a joiner. In a dialect that joins with data, `first` is
     /// sent and received.
-    pub async fn bind(
+    pub(crate) async fn bind(
         targets: &PairTargets,
         member: Protocol,
         joiner: Protocol,
@@ -145,7 +145,7 @@ impl Pair {
     }
 
     /// Sends a message from the joiner and an answer from the member.
-    pub async fn exchange(&mut self, messages: &PairMessages) -> Result<(), Error> {
+    pub(crate) async fn exchange(&mut self, messages: &PairMessages) -> Result<(), Error> {
         let frame = self.joiner.frame(None, &messages.up)?;
         self.joiner.write(&frame).await.map_err(|error| error.in_context("a joiner"))?;
         self.arrive().await?;
@@ -153,7 +153,7 @@ impl Pair {
     }
 
     /// Sends an answer from the member.
-    pub async fn answer(&mut self, down: &TestMessage) -> Result<(), Error> {
+    pub(crate) async fn answer(&mut self, down: &TestMessage) -> Result<(), Error> {
         let frame = self.member.frame(self.id.as_ref(), down)?;
         self.member.write(&frame).await.map_err(|error| error.in_context("a member"))?;
         self.joiner.message("message of the member").await.map_err(|error| error.in_context("a joiner"))?;

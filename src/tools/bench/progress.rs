@@ -62,7 +62,7 @@ impl Progress {
     }
 
     /// Waits until the measurement is stopped.
-    pub async fn stopped(&self) {
+    pub(crate) async fn stopped(&self) {
         // The sender is not dropped before `self`.
         let _ = self.0.stop.subscribe().wait_for(|stop| *stop).await;
     }

@@ -27,7 +27,7 @@ thread_local! {
 }
 
 /// A WebSocket connection.
-pub struct WsConnection {
+pub(crate) struct WsConnection {
     stream: DialedStream,
     /// Received bytes that are not parsed yet.
     rest: Vec<u8>,
@@ -35,7 +35,7 @@ pub struct WsConnection {
 
 impl WsConnection {
     /// Connects and upgrades on `path`.
-    pub async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
+    pub(crate) async fn open(target: &Target, path: &str) -> Result<WsConnection, Error> {
         let mut stream = target.dial().await?;
         let token = target.authorization().map(|value| format!("Authorization: {value}\r\n"));
         let request = format!(
@@ -71,7 +71,7 @@ impl WsConnection {
     }
 
     /// Writes `bytes`.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.stream.write_all(bytes).await.map_err(Error::broken)?;
         self.stream.flush().await.map_err(Error::broken)
     }
@@ -107,7 +107,7 @@ impl WsConnection {
     }
 
     /// Reads once, and passes each whole frame to `each`. Cancel safe.
-    pub async fn read(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<(), Error> {
+    pub(crate) async fn read(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<(), Error> {
         poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| self.poll_read(context, scratch, &mut each)))
             .await
     }
@@ -149,7 +149,7 @@ impl WsConnection {
 
     /// Waits until the server has closed the connection: the side that closes first keeps its port in
     /// TIME_WAIT.
-    pub async fn drain(mut self) {
+    pub(crate) async fn drain(mut self) {
         while self.read(|_| {}).await.is_ok() {}
     }
 }

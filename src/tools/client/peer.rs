@@ -110,7 +110,7 @@ impl SyntheticPeer {
     }
 
     /// Returns the sender and the delivery of a message; waits for it up to `limit`.
-    pub async fn receive(
+    pub(crate) async fn receive(
         &mut self,
         message: &TestMessage,
         limit: Duration,

@@ -30,7 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
 pub(crate) use self::error_text::{error_chain, io_error_text};
-pub use self::token::{TokenArgs, TokenError};
+pub(crate) use self::token::TokenArgs;
 pub use self::trust::{CertificateFileError, TrustArgs};
 use crate::config::redact::displayed;
 
@@ -189,7 +189,7 @@ impl Target {
     /// # Errors
     ///
     /// The token is not readable, or malformed.
-    pub(crate) fn with_token(self, token: &TokenArgs) -> Result<Target, TokenError> {
+    pub(crate) fn with_token(self, token: &TokenArgs) -> Result<Target, token::TokenError> {
         Ok(Target { authorization: token.authorization()?, ..self })
     }
 
@@ -239,7 +239,7 @@ impl Target {
 
     /// Opens a WebSocket by this request, which is made for [`authority`](Self::authority) and
     /// [`path`](Self::path).
-    pub async fn upgrade(
+    pub(crate) async fn upgrade(
         &self,
         request: impl IntoClientRequest + Unpin,
         config: Option<WebSocketConfig>,
@@ -291,18 +291,18 @@ impl Target {
     }
 
     /// Returns the value of a `Host` header.
-    pub fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
     /// Returns the value of an `Origin` header, as pages of this server send it.
-    pub fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.authority)
     }
 
     /// Returns the value of an `Authorization` header, if every upgrade has one.
-    pub fn authorization(&self) -> Option<&str> {
+    pub(crate) fn authorization(&self) -> Option<&str> {
         self.authorization.as_ref().and_then(|value| value.to_str().ok())
     }
 
@@ -315,7 +315,7 @@ impl Target {
 impl ConnectError {
     /// Returns the HTTP status if it is that of a server, or of a proxy in front of it, that grants no
     /// connection to this client or at this time, whatever the client speaks.
-    pub fn refusal(&self) -> Option<u16> {
+    pub(crate) fn refusal(&self) -> Option<u16> {
         match self {
             ConnectError::Status(status @ (401 | 403 | 407 | 429 | 500 | 502..=504)) => Some(*status),
             _ => None,

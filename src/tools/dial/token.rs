@@ -10,7 +10,7 @@ use crate::config::redact::displayed_path;
 
 /// The option of tools whose clients may need a token.
 #[derive(Args, Clone, Debug, Default)]
-pub struct TokenArgs {
+pub(crate) struct TokenArgs {
     /// Token of every client, for servers with --auth, or @FILE to read it from a file: command lines are
     /// visible to other users. It has to be for the keys that the tool uses, which are random ones but for
     /// replay
@@ -21,7 +21,7 @@ pub struct TokenArgs {
 /// The reason why a token is not usable. No text quotes it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The file is not readable.
     #[error("cannot read the token of {}", displayed_path(file))]
     File {

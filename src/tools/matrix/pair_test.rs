@@ -68,7 +68,7 @@ impl PairError {
 }
 
 /// Measures how well a member of one protocol and joiners of another work together.
-pub async fn measure(
+pub(crate) async fn measure(
     target: &Target,
     member: Protocol,
     joiner: Protocol,

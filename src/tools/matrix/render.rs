@@ -73,7 +73,7 @@ fn totals(result: &MatrixResult) -> String {
 }
 
 /// Renders a result as text for a terminal.
-pub fn text(result: &MatrixResult) -> String {
+pub(crate) fn text(result: &MatrixResult) -> String {
     let legend = legend(result);
     let mut out = format!("{}: members down, joiners across\n\n", result.server);
     out.push_str(&text_table(&grid(result, &legend, "FAIL"), CellAlignment::Right));
@@ -135,7 +135,7 @@ pub(super) fn failures_by_reason(result: &MatrixResult) -> Vec<(String, Vec<Stri
 }
 
 /// Renders a result as JUnit XML, in which `failures` are the failed test cases.
-pub fn junit(result: &MatrixResult, failures: &[PairFailure]) -> String {
+pub(crate) fn junit(result: &MatrixResult, failures: &[PairFailure]) -> String {
     let failure = |pair: PairId| failures.iter().find(|failure| failure.pair == pair);
     let count = result.all().filter(|result| failure(result.pair).is_some()).count();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");

@@ -11,7 +11,7 @@ use crate::tools::client::protocol::Protocol;
 const WIDTH: usize = 100;
 
 /// Renders a result in at most 100 columns; `failures` are the pairs that are worse than `expected`.
-pub fn summary(result: &MatrixResult, expected: &str, failures: &[PairFailure]) -> String {
+pub(crate) fn summary(result: &MatrixResult, expected: &str, failures: &[PairFailure]) -> String {
     let members = protocols(&result.pairs, |pair| pair.member);
     let joiners = protocols(&result.pairs, |pair| Some(pair.joiner));
     let label = |protocol: &Protocol| protocol.table_label().to_owned();

@@ -12,7 +12,7 @@ use crate::tools::dial::{ConnectError, error_chain};
 
 /// An observation of a server's behaviour.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Observation {
+pub(crate) enum Observation {
     /// Status and body of the answer to a `GET` without an upgrade; `None` if there is no answer.
     Http(Option<(u16, String)>),
     /// First frames to a silent client with a key in its path.
@@ -37,7 +37,7 @@ pub enum Observation {
 
 /// The first frames to a silent client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FirstFrames {
+pub(crate) enum FirstFrames {
     /// No frame.
     None,
     /// `{"ping":true}`.
@@ -144,7 +144,7 @@ impl Observation {
     }
 
     /// Returns the HTTP status of a refusal that shows nothing about what the server speaks.
-    pub fn refusal(&self) -> Option<u16> {
+    pub(crate) fn refusal(&self) -> Option<u16> {
         match self {
             Observation::Refused(status) => Some(*status),
             _ => None,

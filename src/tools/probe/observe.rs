@@ -81,7 +81,7 @@ fn path() -> String {
 }
 
 /// Sends a `GET /` without an upgrade.
-pub async fn http(target: &Target) -> Observation {
+pub(crate) async fn http(target: &Target) -> Observation {
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
         target.path("/"),
@@ -107,7 +107,7 @@ pub async fn http(target: &Target) -> Observation {
 }
 
 /// Connects with a key in the path, and sends nothing.
-pub async fn silent(target: &Target) -> Observation {
+pub(crate) async fn silent(target: &Target) -> Observation {
     let mut socket = match ProbeSocket::open(target, &path()).await {
         Ok(socket) => socket,
         Err(error) => return Observation::without_connection(&error),
@@ -160,7 +160,7 @@ pub(crate) async fn empty_object(target: &Target) -> Observation {
 ///
 /// # Errors
 /// The HTTP status by which the connection was refused.
-pub async fn signaller(target: &Target) -> Result<bool, u16> {
+pub(crate) async fn signaller(target: &Target) -> Result<bool, u16> {
     let connecting = target.open(&format!("/connect/{}", random_key())).await;
     match connecting.err() {
         Some(error) => error.refusal().map_or(Ok(matches!(error, ConnectError::Status(404))), Err),
@@ -203,7 +203,7 @@ pub(crate) async fn second_client(target: &Target) -> Observation {
 }
 
 /// Lets a joiner choose between a favored member and an older one, by which releases of sigver 19 differ.
-pub async fn favored(target: &Target) -> Observation {
+pub(crate) async fn favored(target: &Target) -> Observation {
     let path = path();
     let connected = Some(Received::Binary(vec![0x20, 1]));
     let measured = async {

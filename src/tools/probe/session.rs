@@ -23,7 +23,7 @@ const REJECTION_DELAY: Duration = Duration::from_millis(250);
 /// The reason why two clients cannot meet.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum SessionError {
+pub(crate) enum SessionError {
     /// A client cannot connect.
     #[error("cannot connect")]
     Connect(#[from] ConnectError),
@@ -54,7 +54,7 @@ pub enum SessionError {
 }
 
 /// Lets two clients of one protocol exchange a message in each direction.
-pub async fn attempt(target: &Target, protocol: Protocol) -> Result<(), SessionError> {
+pub(crate) async fn attempt(target: &Target, protocol: Protocol) -> Result<(), SessionError> {
     let key = random_key();
     let capabilities = protocol.capabilities();
     let mut member = SyntheticPeer::connect(target, protocol, Role::Member, &key, None).await?;

@@ -24,7 +24,7 @@ const CONTENT_20: Schema = &[(1, NUMBER), (2, NUMBER), (3, NUMBER), (4, FieldTyp
 
 /// The views of all clients of a scenario.
 #[derive(Clone, Debug)]
-pub struct ClientViews {
+pub(crate) struct ClientViews {
     layout: IdLayout,
     dialects: HashMap<String, SpokenDialect>,
 }
@@ -51,12 +51,12 @@ impl ClientViews {
     }
 
     /// Returns the positions of ids in the frames of this scenario.
-    pub fn layout(&self) -> IdLayout {
+    pub(crate) fn layout(&self) -> IdLayout {
         self.layout
     }
 
     /// Returns the dialect of a client.
-    pub fn dialect(&self, peer: &str) -> SpokenDialect {
+    pub(crate) fn dialect(&self, peer: &str) -> SpokenDialect {
         self.dialects.get(peer).copied().unwrap_or_default()
     }
 
@@ -73,7 +73,7 @@ impl ClientViews {
     }
 
     /// Returns an event as the client reads it, cut at its ids.
-    pub fn mask(&self, peer: &str, what: &Observed) -> MaskedFrame {
+    pub(crate) fn mask(&self, peer: &str, what: &Observed) -> MaskedFrame {
         match what {
             Observed::Open => MaskedFrame::literal("open"),
             Observed::Frame(frame) if self.layout == IdLayout::Any => {
@@ -91,7 +91,12 @@ impl ClientViews {
     }
 
     /// Describes a message, with each id printed by `name`; `None` if there is no description.
-    pub fn describe(&self, peer: &str, what: &Observed, name: impl Fn(&Id) -> String) -> Option<String> {
+    pub(crate) fn describe(
+        &self,
+        peer: &str,
+        what: &Observed,
+        name: impl Fn(&Id) -> String,
+    ) -> Option<String> {
         let Observed::Frame(RecordedFrame { op: FrameKind::Binary, bytes, .. }) = what else { return None };
         self.dialect(peer).describe(bytes, |id| name(&Id::Number(id)))
     }

@@ -8,11 +8,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use super::transcript::{FrameKind, RecordedFrame};
 
 /// Longest message that is kept, in bytes: the bound of the memory that one direction of a connection takes.
-pub const MAX_MESSAGE: usize = 16 << 20;
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 
 /// A message or frame found in the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SniffedFrame {
+pub(crate) enum SniffedFrame {
     /// A complete message, reassembled from its frames, or a ping or pong.
     Frame(RecordedFrame),
     /// A close frame.
@@ -42,7 +42,7 @@ struct FrameInProgress {
 
 /// A sniffer for one direction of a connection.
 #[derive(Debug, Default)]
-pub struct FrameSniffer {
+pub(crate) struct FrameSniffer {
     /// Bytes of an incomplete frame head.
     partial_head: Vec<u8>,
     frame: Option<FrameInProgress>,

@@ -58,7 +58,7 @@ impl IdLayout {
     }
 
     /// Returns the attributes of a JSON object that hold a room key.
-    pub fn keys(self) -> Option<&'static [&'static str]> {
+    pub(crate) fn keys(self) -> Option<&'static [&'static str]> {
         match self {
             IdLayout::Json { keys, .. } => Some(keys),
             IdLayout::Protobuf { .. } => None,
@@ -165,7 +165,7 @@ pub struct MaskedFrame {
 
 impl MaskedFrame {
     /// Returns text without any id in it.
-    pub fn literal(text: impl Into<String>) -> Self {
+    pub(crate) fn literal(text: impl Into<String>) -> Self {
         Self { parts: vec![text.into()], ids: Vec::new() }
     }
 

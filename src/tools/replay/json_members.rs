@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 /// Returns the members of the top-level JSON object in `text`: their names, and the positions of their
 /// values.
-pub fn members(text: &str) -> Option<Vec<(String, Range<usize>)>> {
+pub(crate) fn members(text: &str) -> Option<Vec<(String, Range<usize>)>> {
     struct Members<'a>(Vec<(String, &'a RawValue)>);
     impl<'de> Deserialize<'de> for Members<'de> {
         fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

@@ -24,20 +24,20 @@
 //! Sockets and files: [`peer`], [`player`], [`proxy`], [`recorder`].
 
 pub(in crate::tools) mod cli;
-pub mod client_views;
+mod client_views;
 pub mod compare;
-pub mod frame_sniffer;
+mod frame_sniffer;
 mod id_mapping;
 pub mod ids;
-pub mod json_members;
+mod json_members;
 pub mod json_view;
-pub mod meant;
+mod meant;
 pub mod peer;
 pub mod player;
-pub mod proxy;
+mod proxy;
 pub(in crate::tools) mod record_cli;
-pub mod recorder;
+mod recorder;
 pub mod rename;
 pub mod script;
-pub mod spoken_dialect;
+mod spoken_dialect;
 pub mod transcript;

@@ -40,7 +40,7 @@ pub struct AutoReply {
 
 /// A command to a client.
 #[derive(Debug)]
-pub enum PeerCommand {
+pub(crate) enum PeerCommand {
     /// Send this frame.
     Send(RecordedFrame),
     /// Send a close frame.
@@ -56,18 +56,18 @@ pub enum PeerCommand {
 
 /// A report of a client.
 #[derive(Debug)]
-pub struct PeerReport {
+pub(crate) struct PeerReport {
     /// The client.
-    pub peer: String,
+    pub(crate) peer: String,
     /// The time of the event.
-    pub at: Instant,
+    pub(crate) at: Instant,
     /// The event.
-    pub event: PeerEvent,
+    pub(crate) event: PeerEvent,
 }
 
 /// An event in a client.
 #[derive(Debug)]
-pub enum PeerEvent {
+pub(crate) enum PeerEvent {
     /// An event that belongs in the transcript.
     Observed(Observed),
     /// A failure of the connection. A close is reported next if there was a connection.
@@ -77,7 +77,7 @@ pub enum PeerEvent {
 /// A failure of a client's connection, or of one of its commands.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum PeerError {
+pub(crate) enum PeerError {
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -103,13 +103,13 @@ pub enum PeerError {
 
 /// The handle of a client's task; the connection is dropped with it.
 #[derive(Debug)]
-pub struct ScriptedPeer {
+pub(crate) struct ScriptedPeer {
     commands: mpsc::UnboundedSender<PeerCommand>,
 }
 
 impl ScriptedPeer {
     /// Starts a client that connects at once.
-    pub fn connect(
+    pub(crate) fn connect(
         name: &str,
         target: &Target,
         to: ConnectRequest,
@@ -133,7 +133,7 @@ impl ScriptedPeer {
     }
 
     /// Sends a command; it is dropped after the connection has ended, which was reported.
-    pub fn send(&self, command: PeerCommand) {
+    pub(crate) fn send(&self, command: PeerCommand) {
         let _ = self.commands.send(command);
     }
 }

@@ -64,7 +64,7 @@ enum HttpHeadError {
 }
 
 /// Forwards connections to `target` and records them, until `stop`.
-pub async fn run(
+pub(crate) async fn run(
     listener: TcpListener,
     target: Target,
     recorder: Arc<Recorder>,

@@ -20,7 +20,7 @@ use crate::output;
 /// A file or folder of a recording that cannot be created.
 #[derive(Debug, Error)]
 #[error("cannot create {}", path.display())]
-pub struct CreateError {
+pub(crate) struct CreateError {
     path: PathBuf,
     source: io::Error,
 }
@@ -56,14 +56,14 @@ struct RecorderState {
 }
 
 /// A recording of many connections.
-pub struct Recorder {
+pub(crate) struct Recorder {
     version: String,
     prefix: String,
     state: Mutex<RecorderState>,
 }
 
 /// The recording of one connection. The scenario ends when the last of them is dropped.
-pub struct ConnectionRecorder {
+pub(crate) struct ConnectionRecorder {
     recorder: Arc<Recorder>,
     peer: String,
 }
@@ -72,7 +72,7 @@ impl Recorder {
     /// Returns a recorder to standard output, to a new file, or, if `out` is a folder, to a new file in it
     /// for each scenario. The scenarios' names begin with `prefix`; `version` is the release that the
     /// clients speak, or `any`.
-    pub fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Recorder>, CreateError> {
+    pub(crate) fn new(out: Option<&Path>, prefix: &str, version: &str) -> Result<Arc<Recorder>, CreateError> {
         let out = match out {
             None => RecordingOutput::One(Box::new(io::stdout())),
             Some(path) if path.is_dir() => RecordingOutput::Folder(path.to_owned()),
@@ -100,7 +100,7 @@ impl Recorder {
     }
 
     /// Returns the state of the recording, for its user.
-    pub fn progress(&self) -> String {
+    pub(crate) fn progress(&self) -> String {
         let RecorderState { scenarios, open, lines, .. } = *self.state.lock();
         let count =
             |number: usize, name: &str| format!("{number} {name}{}", if number == 1 { "" } else { "s" });
@@ -110,7 +110,7 @@ impl Recorder {
     }
 
     /// Begins the recording of a client's connection.
-    pub fn connection(self: &Arc<Self>, connect: ConnectRequest) -> ConnectionRecorder {
+    pub(crate) fn connection(self: &Arc<Self>, connect: ConnectRequest) -> ConnectionRecorder {
         let mut state = self.state.lock();
         if state.open == 0 {
             self.next_scenario(&mut state);
@@ -176,17 +176,17 @@ impl RecorderState {
 
 impl ConnectionRecorder {
     /// Returns the release that the clients speak, or `any`.
-    pub fn version(&self) -> &str {
+    pub(crate) fn version(&self) -> &str {
         &self.recorder.version
     }
 
     /// Records an action or an event of the client.
-    pub fn write(&self, event: RecordedEvent) {
+    pub(crate) fn write(&self, event: RecordedEvent) {
         self.recorder.write(&mut self.recorder.state.lock(), Some(&self.peer), event);
     }
 
     /// Records a remark about the client.
-    pub fn note(&self, remark: &str) {
+    pub(crate) fn note(&self, remark: &str) {
         let note = RecordedEvent::Note(format!("{}: {remark}", self.peer));
         self.recorder.write(&mut self.recorder.state.lock(), None, note);
     }

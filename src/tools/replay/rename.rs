@@ -46,7 +46,7 @@ pub fn needs_own_server(script: &Scenario) -> bool {
 
 /// The room keys that were renamed in one run.
 #[derive(Debug, Default)]
-pub struct KeyRenamer {
+pub(crate) struct KeyRenamer {
     suffix: Option<String>,
     /// Renamed and original key, to restore the original in the server's frames.
     names: Vec<(String, String)>,
@@ -54,7 +54,7 @@ pub struct KeyRenamer {
 
 impl KeyRenamer {
     /// Returns a renamer that appends `suffix`; with `None`, keys stay as they are.
-    pub fn new(suffix: Option<String>) -> Self {
+    pub(crate) fn new(suffix: Option<String>) -> Self {
         Self { suffix, names: Vec::new() }
     }
 
@@ -81,7 +81,7 @@ impl KeyRenamer {
     }
 
     /// Renames the key in a URL path; the query stays.
-    pub fn path(&mut self, path: &str) -> String {
+    pub(crate) fn path(&mut self, path: &str) -> String {
         let (path, query) = path.find('?').map_or((path, ""), |at| path.split_at(at));
         let Some(key) = path.strip_prefix('/') else {
             return format!("{path}{query}");
@@ -90,7 +90,7 @@ impl KeyRenamer {
     }
 
     /// Renames the key in a JSON message; any other frame stays as it is.
-    pub fn frame(&mut self, layout: IdLayout, bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn frame(&mut self, layout: IdLayout, bytes: Vec<u8>) -> Vec<u8> {
         let (Some(keys), true) = (layout.keys(), self.suffix.is_some()) else {
             return bytes;
         };

@@ -25,7 +25,7 @@ pub enum ScriptAction {
 
 impl ScriptAction {
     /// Returns true if the action ends a connection.
-    pub fn ends(&self) -> bool {
+    pub(crate) fn ends(&self) -> bool {
         matches!(self, ScriptAction::Close { .. } | ScriptAction::Drop)
     }
 }
@@ -72,7 +72,7 @@ pub struct ScriptStep {
 
 impl ScriptStep {
     /// Returns the number of events of `peer` in this step.
-    pub fn count(&self, peer: &str) -> usize {
+    pub(crate) fn count(&self, peer: &str) -> usize {
         self.seen.iter().filter(|s| s.peer == peer).count()
     }
 }

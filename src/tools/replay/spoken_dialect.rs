@@ -11,7 +11,7 @@ use crate::tools::protobuf::{WireField, WireValue, fields};
 
 /// The dialect of a recorded client, as far as its frames show it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SpokenDialect {
+pub(crate) enum SpokenDialect {
     /// No frame shows it.
     #[default]
     Unknown,
@@ -36,7 +36,7 @@ pub enum SpokenDialect {
 impl SpokenDialect {
     /// Returns the dialect of a release; [`SpokenDialect::Unknown`] if `version` is not the version of one
     /// with binary messages.
-    pub fn from_version(version: &str) -> SpokenDialect {
+    pub(crate) fn from_version(version: &str) -> SpokenDialect {
         let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
         match (numbers.next().flatten(), numbers.next().flatten()) {
             (Some(15), Some(0)) => SpokenDialect::Sigver15,
@@ -50,7 +50,7 @@ impl SpokenDialect {
     }
 
     /// Takes the next frame of the connection into account; `sent` is true for one of the client.
-    pub fn observe(&mut self, sent: bool, frame: &RecordedFrame) {
+    pub(crate) fn observe(&mut self, sent: bool, frame: &RecordedFrame) {
         *self = match frame.op {
             FrameKind::Text => std::str::from_utf8(&frame.bytes)
                 .ok()
@@ -115,7 +115,7 @@ impl SpokenDialect {
 
     /// Describes a binary message, with each id printed by `name`; `None` if it is not a message of
     /// the dialect.
-    pub fn describe(self, bytes: &[u8], name: impl Fn(u64) -> String) -> Option<String> {
+    pub(crate) fn describe(self, bytes: &[u8], name: impl Fn(u64) -> String) -> Option<String> {
         let is_v2 = match self {
             SpokenDialect::Unknown | SpokenDialect::Json(_) => return None,
             SpokenDialect::V1

@@ -266,7 +266,11 @@ fn parse_line(
 }
 
 /// Returns one line, ended by a newline.
-pub fn print_line(version: &str, scenario: &str, record: &TranscriptRecord) -> serde_json::Result<String> {
+pub(crate) fn print_line(
+    version: &str,
+    scenario: &str,
+    record: &TranscriptRecord,
+) -> serde_json::Result<String> {
     Ok(serde_json::to_string(&JsonLine::new(version, scenario, record))? + "\n")
 }
 

@@ -7,6 +7,7 @@ mod requests;
 mod seeds;
 mod simulation;
 
+use super::lease::{CONFIRMATIONS_TIMEOUT, CONFIRMED_TIMEOUT, LEASE_MARGIN, PING_TIMEOUT};
 use super::*;
 
 const ME: NodeId = NodeId(1);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::json_text::unescape;
+use crate::protocol::dialect::json_text::unescape;
 use crate::protocol::model::RoomKey;
 
 /// Returns the string that this JSON text is; `None` for any other value.

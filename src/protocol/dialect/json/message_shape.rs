@@ -2,15 +2,15 @@
 
 use bytestring::ByteString;
 
-use super::json_text::JsonValue;
 use crate::protocol::dialect::Dialect::{
     self, Sigver1, Sigver4, Sigver5, Sigver6, Sigver7, Sigver7_6, Sigver8, Sigver9, Sigver11, Sigver13,
 };
+use crate::protocol::dialect::json_text::JsonValue;
 use crate::protocol::frame::Message;
 
 /// A message whose JSON is parsed, for detection and for the codec.
 #[derive(Clone, Debug)]
-pub struct ParsedMessage {
+pub(crate) struct ParsedMessage {
     pub(in crate::protocol::dialect) message: Message,
     /// The value of a text, or of bytes that may be a JSON object.
     pub(in crate::protocol::dialect) json: Option<JsonValue>,
@@ -18,7 +18,7 @@ pub struct ParsedMessage {
 
 impl ParsedMessage {
     /// Parses a message, if it may be of a JSON dialect.
-    pub fn new(message: Message) -> Self {
+    pub(crate) fn new(message: Message) -> Self {
         let text = match &message {
             Message::Text(text) => Some(text.clone()),
             Message::Binary(bytes) if bytes.first() == Some(&b'{') => {
@@ -30,12 +30,12 @@ impl ParsedMessage {
     }
 
     /// Returns the message.
-    pub fn message(&self) -> &Message {
+    pub(crate) fn message(&self) -> &Message {
         &self.message
     }
 
     /// Returns the shape of the message; `None` if it is not a JSON object.
-    pub fn shape(&self) -> Option<MessageShape> {
+    pub(crate) fn shape(&self) -> Option<MessageShape> {
         match &self.json {
             Some(JsonValue::Object(object)) => {
                 let id_is_zero = object.get("id") == Some("0");
@@ -50,7 +50,7 @@ impl ParsedMessage {
 
 /// The members of an object by which dialects are distinguished.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct MessageShape {
+pub(crate) struct MessageShape {
     has_type: bool,
     id: bool,
     /// The id is 0, which no joiner has.

@@ -4,10 +4,8 @@
 //! Within a codec, dialects differ by a set of releases: one release if the dialect is pinned, several while
 //! it is being detected. Then one answer has the members that each of them looks for.
 
-mod errors;
 mod joiner_index;
 mod js_semantics;
-mod json_text;
 mod message_shape;
 mod payload_forms;
 pub mod sse_codec;
@@ -20,10 +18,8 @@ mod v7_to_14;
 
 use bytestring::ByteString;
 
-pub(super) use errors::{JsonError, TOO_DEEP, TOO_LONG, close};
 pub(super) use js_semantics::string_content;
-pub(super) use json_text::{JsonObject, JsonValue, write_string};
-pub use message_shape::{MessageShape, ParsedMessage};
+pub(crate) use message_shape::{MessageShape, ParsedMessage};
 pub(super) use v1_to_5::V1To5Codec;
 pub(super) use v6::V6Codec;
 pub(super) use v7_to_14::V7To14Codec;

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::json_text::{JsonObject, JsonValue, ObjectBuilder};
+use crate::protocol::dialect::json_text::{JsonObject, JsonValue, ObjectBuilder};
 use crate::protocol::model::Payload;
 
 /// Name under which bytes that are not JSON travel in a JSON dialect, in base64.

@@ -5,8 +5,9 @@ use bytestring::ByteString;
 
 use super::joiner_index::JoinerIndex;
 use super::js_semantics::{room_key, string_content};
-use super::json_text::{JsonObject, JsonValue, ObjectBuilder};
-use super::{JsonError, MAX_KEY_BYTES, close, text_of};
+use super::{MAX_KEY_BYTES, text_of};
+use crate::protocol::dialect::json_errors::{JsonError, close};
+use crate::protocol::dialect::json_text::{JsonObject, JsonValue, ObjectBuilder};
 use crate::protocol::dialect::{Dialect, OutputSink, Release, close_frame_for};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{

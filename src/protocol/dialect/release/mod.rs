@@ -31,7 +31,7 @@ use crate::protocol::model::SenderTag;
 /// browser on nine published clients; dialects without a published client are grouped by dialect).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumCount, VariantArray)]
 #[repr(u8)]
-pub enum PeerProtocol {
+pub(crate) enum PeerProtocol {
     /// sigver 1 to 3.
     Sigver1,
     /// sigver 4 and 5.
@@ -155,7 +155,7 @@ impl PeerProtocol {
     }
 
     /// Returns the bit of the peer protocol in a set of them.
-    pub const fn bit(self) -> u8 {
+    pub(crate) const fn bit(self) -> u8 {
         1u8.wrapping_shl(self as u32)
     }
 }

@@ -9,7 +9,7 @@ use crate::protocol::model::{Command, LinkId, LinkMessage, Payload, SenderTag};
 
 /// A session description.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionDescription {
+pub(crate) enum SessionDescription {
     /// An offer.
     Offer(String),
     /// An answer.
@@ -18,7 +18,7 @@ pub enum SessionDescription {
 
 /// Meaning of a client's message for a peer of the gateway.
 #[derive(Clone, Debug, PartialEq)]
-pub enum ReceivedSignal {
+pub(crate) enum ReceivedSignal {
     /// A session description.
     Description(SessionDescription),
     /// A question before one, with the command that answers it.
@@ -30,7 +30,7 @@ pub enum ReceivedSignal {
 impl SessionDescription {
     /// Returns the message that carries it to a client of this peer protocol, and its tag, with which the
     /// client's codec translates it. The tag stands for every peer protocol: no room is mixed by it.
-    pub fn into_message(self, receiver: PeerProtocol) -> (LinkMessage, SenderTag) {
+    pub(crate) fn into_message(self, receiver: PeerProtocol) -> (LinkMessage, SenderTag) {
         let signal = match self {
             SessionDescription::Offer(sdp) => WebRtcSignal::Offer(sdp),
             SessionDescription::Answer(sdp) => WebRtcSignal::Answer(sdp),

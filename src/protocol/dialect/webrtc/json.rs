@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use bytestring::ByteString;
 
 use super::{Candidate, WebRtcSignal, is_sdp};
-use crate::protocol::dialect::json::{JsonObject, string_content, write_string};
+use crate::protocol::dialect::json::string_content;
+use crate::protocol::dialect::json_text::{JsonObject, write_string};
 use crate::protocol::model::Payload;
 
 /// Decodes a payload that is one of the three objects. An object frame may have the index of a joiner as

@@ -13,8 +13,7 @@ mod services;
 
 use crate::protocol::dialect::release::SdpEncoding;
 use crate::protocol::model::{LinkId, LinkMessage, Payload};
-pub(crate) use descriptions::receive_signal;
-pub use descriptions::{ReceivedSignal, SessionDescription};
+pub(crate) use descriptions::{ReceivedSignal, SessionDescription, receive_signal};
 
 /// Signal, whatever its encoding.
 #[derive(Clone, Debug, PartialEq)]

@@ -79,7 +79,7 @@ impl MeshPeer {
     }
 
     /// Returns the id of the network, which peers that join through neighbors need.
-    pub fn network(&self) -> u32 {
+    pub(crate) fn network(&self) -> u32 {
         self.network
     }
 

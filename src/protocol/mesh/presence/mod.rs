@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::group::MeshGroup;
 
 /// Maximum duration for which a stand-in stays after its member left, for the channels that only it has.
-pub const CHANNEL_GRACE: Duration = Duration::from_secs(60);
+pub(crate) const CHANNEL_GRACE: Duration = Duration::from_secs(60);
 /// Maximum duration for which a stand-in may lack a channel to a client of its group before it joins again.
 const INCOMPLETE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum duration before it is introduced to that client, if it can be.
@@ -37,16 +37,16 @@ const RECHECK_INTERVALS: (Duration, Duration) = (Duration::from_secs(15), Durati
 
 /// A client as the peers of its group know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MeshMember {
+pub(crate) struct MeshMember {
     /// Group of the client.
-    pub group: MeshGroup,
+    pub(crate) group: MeshGroup,
     /// Id of the client in this group.
-    pub id: u32,
+    pub(crate) id: u32,
 }
 
 /// The purpose of a stand-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StandInRole {
+pub(crate) enum StandInRole {
     /// Stands for a member of another group.
     For(MeshMember),
     /// Stands for a member of another group whose id is not known yet.
@@ -57,7 +57,7 @@ pub enum StandInRole {
 
 /// Something to do for the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PresenceAction {
+pub(crate) enum PresenceAction {
     /// Create a stand-in, and join by signaling through a client of the gateway.
     Call {
         /// Number of the stand-in.
@@ -118,11 +118,11 @@ pub enum PresenceAction {
 
 /// Bounds of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PresenceLimits {
+pub(crate) struct PresenceLimits {
     /// Most clients that are bridged. Those that join later are not.
-    pub max_members: usize,
+    pub(crate) max_members: usize,
     /// Maximum duration of [`CHANNEL_GRACE`]; zero leaves at once, as netflux does.
-    pub channel_grace: Duration,
+    pub(crate) channel_grace: Duration,
 }
 
 impl Default for PresenceLimits {
@@ -181,7 +181,7 @@ struct Retry {
 
 /// Clients in a room, and which stand-in stands for which client.
 #[derive(Debug)]
-pub struct Presence {
+pub(crate) struct Presence {
     limits: PresenceLimits,
     /// Clients of the gateway that can be called by signaling.
     targets: BTreeMap<MeshGroup, BTreeSet<u32>>,
@@ -203,7 +203,7 @@ pub struct Presence {
 
 impl Presence {
     /// Creates a room without anyone.
-    pub fn new(limits: PresenceLimits) -> Self {
+    pub(crate) fn new(limits: PresenceLimits) -> Self {
         Presence {
             limits,
             targets: BTreeMap::new(),
@@ -221,13 +221,13 @@ impl Presence {
     }
 
     /// A client that can be called by signaling is in the room.
-    pub fn arrived(&mut self, group: MeshGroup, target: u32, now: Instant) {
+    pub(crate) fn arrived(&mut self, group: MeshGroup, target: u32, now: Instant) {
         self.targets.entry(group).or_default().insert(target);
         self.decide(now);
     }
 
     /// A client can be called by signaling no more.
-    pub fn departed(&mut self, group: MeshGroup, target: u32, now: Instant) {
+    pub(crate) fn departed(&mut self, group: MeshGroup, target: u32, now: Instant) {
         if let Some(targets) = self.targets.get_mut(&group) {
             targets.remove(&target);
         }
@@ -235,7 +235,7 @@ impl Presence {
     }
 
     /// A stand-in is a member of its group, or a placeholder has its channels.
-    pub fn joined(&mut self, stand_in: u32, now: Instant) {
+    pub(crate) fn joined(&mut self, stand_in: u32, now: Instant) {
         if let Some(known) = self.stand_ins.get_mut(&stand_in) {
             if known.phase == Phase::Joining {
                 known.phase = Phase::Joined;
@@ -251,7 +251,7 @@ impl Presence {
     }
 
     /// A stand-in could not join.
-    pub fn failed(&mut self, stand_in: u32, now: Instant) {
+    pub(crate) fn failed(&mut self, stand_in: u32, now: Instant) {
         if let Some(known) = self.stand_ins.remove(&stand_in) {
             self.delay_retry(known.group, known.role, now);
         }
@@ -259,7 +259,7 @@ impl Presence {
     }
 
     /// A stand-in has a channel to a client, which is a member.
-    pub fn linked(&mut self, stand_in: u32, member: u32, now: Instant) {
+    pub(crate) fn linked(&mut self, stand_in: u32, member: u32, now: Instant) {
         let Some(known) = self.stand_ins.get_mut(&stand_in) else { return };
         let client = MeshMember { group: known.group, id: member };
         if !self.known.contains_key(&client) && self.known.len() >= self.limits.max_members {
@@ -278,7 +278,7 @@ impl Presence {
     }
 
     /// The channel of a stand-in to a client is closed.
-    pub fn unlinked(&mut self, stand_in: u32, member: u32, now: Instant) {
+    pub(crate) fn unlinked(&mut self, stand_in: u32, member: u32, now: Instant) {
         let Some(known) = self.stand_ins.get_mut(&stand_in) else { return };
         if !known.channels.remove(&member) {
             return;
@@ -302,7 +302,7 @@ impl Presence {
     }
 
     /// A client without a member of its group uses the entry. Returns the stand-in that lets it in.
-    pub fn called(&mut self, group: MeshGroup, now: Instant) -> Option<u32> {
+    pub(crate) fn called(&mut self, group: MeshGroup, now: Instant) -> Option<u32> {
         if !self.entries.contains(&group) || !self.has_others(group) {
             return None;
         }
@@ -334,12 +334,12 @@ impl Presence {
     }
 
     /// Returns what is to be done, in order.
-    pub fn take_actions(&mut self) -> Vec<PresenceAction> {
+    pub(crate) fn take_actions(&mut self) -> Vec<PresenceAction> {
         std::mem::take(&mut self.actions)
     }
 
     /// Returns the stand-in for `member` in `group`.
-    pub fn stand_in_for(&self, group: MeshGroup, member: MeshMember) -> Option<u32> {
+    pub(crate) fn stand_in_for(&self, group: MeshGroup, member: MeshMember) -> Option<u32> {
         let is_it = |known: &StandIn| {
             known.group == group
                 && known.role == StandInRole::For(member)
@@ -349,32 +349,27 @@ impl Presence {
     }
 
     /// Returns the group of a stand-in and its purpose.
-    pub fn stand_in(&self, stand_in: u32) -> Option<(MeshGroup, StandInRole)> {
+    pub(crate) fn stand_in(&self, stand_in: u32) -> Option<(MeshGroup, StandInRole)> {
         self.stand_ins.get(&stand_in).map(|known| (known.group, known.role))
     }
 
     /// Returns true if a client is known.
-    pub fn is_known(&self, member: MeshMember) -> bool {
+    pub(crate) fn is_known(&self, member: MeshMember) -> bool {
         self.known.contains_key(&member)
     }
 
     /// Returns true if a client can be called by signaling.
-    pub fn is_callable(&self, group: MeshGroup, target: u32) -> bool {
+    pub(crate) fn is_callable(&self, group: MeshGroup, target: u32) -> bool {
         self.targets.get(&group).is_some_and(|targets| targets.contains(&target))
     }
 
-    /// Returns the numbers of the stand-ins.
-    pub fn stand_ins(&self) -> impl Iterator<Item = u32> + '_ {
-        self.stand_ins.keys().copied()
-    }
-
     /// Returns how often a client was not bridged, because there were too many.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused
     }
 
     /// Returns the time of the next [`tick`](Self::tick), if there is one.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let leaving = self.stand_ins.values().filter_map(|known| match known.phase {
             Phase::Leaving { since } => since.checked_add(self.limits.channel_grace),
             Phase::Joining | Phase::Joined => None,
@@ -390,7 +385,7 @@ impl Presence {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.decide(now);
     }
 

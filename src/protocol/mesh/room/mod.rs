@@ -23,19 +23,19 @@ use pipes::{Pipe, PipeKey, Rates};
 
 /// Bounds of a bridged room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BridgedRoomLimits {
+pub(crate) struct BridgedRoomLimits {
     /// Bounds of its members.
-    pub presence: PresenceLimits,
+    pub(crate) presence: PresenceLimits,
     /// Longest user message, in bytes. A longer one is dropped and counted.
-    pub max_message: u32,
+    pub(crate) max_message: u32,
     /// Most bytes that wait from one member to one other until both are connected. More cut the pair.
-    pub max_waiting: usize,
+    pub(crate) max_waiting: usize,
     /// Bytes per second that are carried for one sender, with those of its messages to each receiver.
-    pub member_rate: u32,
+    pub(crate) member_rate: u32,
     /// Bytes per second that are carried in all.
-    pub room_rate: u32,
+    pub(crate) room_rate: u32,
     /// Most bytes that wait from one member to one other because of the rates. More cut the pair.
-    pub max_delayed: usize,
+    pub(crate) max_delayed: usize,
 }
 
 impl Default for BridgedRoomLimits {
@@ -53,7 +53,7 @@ impl Default for BridgedRoomLimits {
 
 /// Something to do for a bridged room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BridgeAction {
+pub(crate) enum BridgeAction {
     /// Create a peer connection with a channel of this label, and send its offer by signaling to a client.
     /// The offer goes to [`BridgedRoom::described`] too.
     Call {
@@ -113,21 +113,21 @@ pub enum BridgeAction {
 
 /// Counts of a bridged room since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BridgeCounts {
+pub(crate) struct BridgeCounts {
     /// Messages carried, by their last chunk.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Bytes of these messages.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Messages dropped, because they are too long or their chunks are not in order.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
     /// Pairs cut, because too many bytes waited until both were connected.
-    pub cut: u64,
+    pub(crate) cut: u64,
     /// Parts of messages that waited, because of the rates.
-    pub delayed: u64,
+    pub(crate) delayed: u64,
     /// Pairs cut, because too many bytes waited because of the rates.
-    pub too_fast: u64,
+    pub(crate) too_fast: u64,
     /// Clients that were not bridged, because there were too many.
-    pub unbridged: u64,
+    pub(crate) unbridged: u64,
 }
 
 /// Most ids of stand-ins that left and that clients may still mention.
@@ -135,7 +135,7 @@ const MAX_FORMER_IDS: usize = 64;
 
 /// A bridged room.
 #[derive(Debug)]
-pub struct BridgedRoom {
+pub(crate) struct BridgedRoom {
     limits: BridgedRoomLimits,
     rng: fastrand::Rng,
     presence: Presence,
@@ -156,7 +156,7 @@ pub struct BridgedRoom {
 
 impl BridgedRoom {
     /// Creates a room without anyone. The seed is for ids.
-    pub fn new(limits: BridgedRoomLimits, seed: u64) -> Self {
+    pub(crate) fn new(limits: BridgedRoomLimits, seed: u64) -> Self {
         BridgedRoom {
             limits,
             rng: fastrand::Rng::with_seed(seed),
@@ -174,35 +174,35 @@ impl BridgedRoom {
     }
 
     /// Returns what is to be done, in order.
-    pub fn take_actions(&mut self) -> Vec<BridgeAction> {
+    pub(crate) fn take_actions(&mut self) -> Vec<BridgeAction> {
         std::mem::take(&mut self.actions)
     }
 
     /// Returns what happened so far.
-    pub fn counts(&self) -> BridgeCounts {
+    pub(crate) fn counts(&self) -> BridgeCounts {
         BridgeCounts { unbridged: self.presence.refused(), ..self.counts }
     }
 
     /// Returns the number of channels that are open or will open.
-    pub fn stand_ins(&self) -> usize {
+    pub(crate) fn stand_ins(&self) -> usize {
         self.peers.len()
     }
 
     /// A client that can be called by signaling is in the room.
-    pub fn arrived(&mut self, group: MeshGroup, target: u32, now: Instant) {
+    pub(crate) fn arrived(&mut self, group: MeshGroup, target: u32, now: Instant) {
         self.presence.arrived(group, target, now);
         self.settle(now);
     }
 
     /// A client can be called by signaling no more.
-    pub fn departed(&mut self, group: MeshGroup, target: u32, now: Instant) {
+    pub(crate) fn departed(&mut self, group: MeshGroup, target: u32, now: Instant) {
         self.presence.departed(group, target, now);
         self.settle(now);
     }
 
     /// A client joins through the entry with an offer. Returns its channel, whose answer goes to it by
     /// signaling; `None` refuses it.
-    pub fn called(&mut self, group: MeshGroup, offer: String, now: Instant) -> Option<MeshChannel> {
+    pub(crate) fn called(&mut self, group: MeshGroup, offer: String, now: Instant) -> Option<MeshChannel> {
         let stand_in = self.presence.called(group, now)?;
         self.settle(now);
         let (network, id) = (self.network(group), self.any_id(group));
@@ -214,44 +214,44 @@ impl BridgedRoom {
     }
 
     /// Returns the channel over which a client asked for another.
-    pub fn asked_over(&self, channel: MeshChannel) -> Option<MeshChannel> {
+    pub(crate) fn asked_over(&self, channel: MeshChannel) -> Option<MeshChannel> {
         self.peers.get(&channel.peer)?.asked_over(channel)
     }
 
     /// Takes the local session description of a channel.
-    pub fn described(&mut self, channel: MeshChannel, sdp: &str, now: Instant) {
+    pub(crate) fn described(&mut self, channel: MeshChannel, sdp: &str, now: Instant) {
         self.with_peer(channel.peer, now, |peer| peer.described(channel, sdp));
     }
 
     /// Takes the answer of a client that was called.
-    pub fn answered(&mut self, channel: MeshChannel, answer: String, now: Instant) {
+    pub(crate) fn answered(&mut self, channel: MeshChannel, answer: String, now: Instant) {
         self.with_peer(channel.peer, now, |peer| peer.answered(channel, answer));
     }
 
     /// A channel is open.
-    pub fn opened(&mut self, channel: MeshChannel, now: Instant) {
+    pub(crate) fn opened(&mut self, channel: MeshChannel, now: Instant) {
         self.with_peer(channel.peer, now, |peer| peer.opened(channel, now));
     }
 
     /// Takes a frame from a channel.
-    pub fn received(&mut self, channel: MeshChannel, frame: ChannelFrame, now: Instant) {
+    pub(crate) fn received(&mut self, channel: MeshChannel, frame: ChannelFrame, now: Instant) {
         self.with_peer(channel.peer, now, |peer| peer.received(channel, frame, now));
     }
 
     /// A channel is closed, its peer connection is lost, or a call is refused.
-    pub fn closed(&mut self, channel: MeshChannel, now: Instant) {
+    pub(crate) fn closed(&mut self, channel: MeshChannel, now: Instant) {
         self.with_peer(channel.peer, now, |peer| peer.closed(channel));
     }
 
     /// Returns the time of the next [`tick`](Self::tick), if there is one.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let peers = self.peers.values().filter_map(MeshPeer::deadline);
         let own = [self.presence.deadline(), self.rates.deadline(), self.departures_deadline()];
         peers.chain(own.into_iter().flatten()).min()
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         for peer in self.peers.values_mut() {
             if peer.deadline().is_some_and(|deadline| deadline <= now) {
                 peer.tick(now);
@@ -263,7 +263,7 @@ impl BridgedRoom {
     }
 
     /// Has every stand-in leave.
-    pub fn end(&mut self, now: Instant) {
+    pub(crate) fn end(&mut self, now: Instant) {
         let numbers: Vec<u32> = self.peers.keys().copied().collect();
         for number in numbers {
             self.remove_peer(number, now);

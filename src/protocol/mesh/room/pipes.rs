@@ -78,13 +78,13 @@ impl Rates {
 
 impl BridgedRoom {
     /// Returns the number of bytes that wait in the room.
-    pub fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> usize {
         let in_pipes = self.pipes.values().map(|pipe| pipe.waiting_bytes);
         in_pipes.fold(self.early_bytes(), usize::saturating_add)
     }
 
     /// Cuts the pair for which most bytes wait, after those that are not connected.
-    pub fn shed(&mut self, now: Instant) {
+    pub(crate) fn shed(&mut self, now: Instant) {
         if self.shed_early() {
             return;
         }

@@ -7,7 +7,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::server::cluster::hostile_tests::connect;
 use crate::server::cluster::link_fault::LinkFault;
-use crate::server::cluster::tls::NodeTls;
+use crate::server::cluster::tls::{KnownNodes, NodeTls};
 use crate::server::cluster::wire::{Hello, VERSION, append};
 
 /// Has a node dial one that greets it with these bytes. Returns the link, and its other end.

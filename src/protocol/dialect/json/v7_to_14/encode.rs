@@ -8,8 +8,8 @@ use data_encoding::HEXLOWER;
 use super::{
     CONFIRMATION_TIMEOUT, LastRequest, OPENER_ANSWER_DELAY, OpenerConfirmation, PROBE_JOINER, V7To14Codec,
 };
-use crate::protocol::dialect::json::json_text::ObjectBuilder;
 use crate::protocol::dialect::json::v6::attribute_text;
+use crate::protocol::dialect::json_text::ObjectBuilder;
 use crate::protocol::dialect::{Dialect, Family, OutputSink, close_frame_for};
 use crate::protocol::frame::Message;
 use crate::protocol::model::{Event, LinkId, LinkMessage, Payload, Reason, Recipient, SenderTag, Side};

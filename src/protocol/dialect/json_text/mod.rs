@@ -239,7 +239,7 @@ pub(in crate::protocol::dialect) fn to_js_string(text: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::test_json;
+    use super::super::json::test_json;
     use super::*;
 
     #[test]

@@ -332,7 +332,7 @@ impl<'a> Parser<'a> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::super::test_json;
+    use super::super::super::json::test_json;
     use super::*;
 
     fn again(text: &str) -> Option<String> {
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn every_text_is_written_as_node_writes_it() {
-        let rows = include_str!("../../../../../tests/fixtures/json/stringify.jsonl");
+        let rows = include_str!("../../../../tests/fixtures/json/stringify.jsonl");
         assert_eq!(rows.lines().count(), 187);
         for row in rows.lines() {
             // `serde_json` cannot read a row, as an input may be text with half a surrogate pair.

@@ -4,10 +4,10 @@
 
 use std::borrow::Cow;
 
+use super::Release;
 use super::json_text::{JsonSyntaxError, MAX_DEPTH, to_js_string};
-use crate::protocol::dialect::Release;
-use crate::protocol::dialect::key_limit::{KEY_EMPTY, KEY_TOO_LONG};
-use crate::protocol::dialect::release::JsonErrorTexts;
+use super::key_limit::{KEY_EMPTY, KEY_TOO_LONG};
+use super::release::JsonErrorTexts;
 use crate::protocol::frame::Close;
 use crate::protocol::model::Reason;
 

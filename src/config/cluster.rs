@@ -257,7 +257,7 @@ pub enum EngineLoss {
 
 impl EngineLoss {
     /// Returns the name as an operator writes it.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         self.into()
     }
 

@@ -118,3 +118,54 @@ const CONTENT_19: Schema = Schema(&[(1, Number), (2, Number), (3, Delimited)]);
 const CONTENT_20: Schema = Schema(&[(1, Number), (2, Number), (3, Number), (4, Delimited)]);
 /// Id and ids of members that a client of sigver 19 or newer sends to connect.
 const GROUP: Schema = Schema(&[(1, Number), (2, Numbers)]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::dialect::{detect_v1_layout, detect_v2_layout};
+
+    #[test]
+    fn content_schemas_have_the_fields_of_their_rows() {
+        for layout in ContentLayout::VARIANTS {
+            let facts = layout.facts();
+            let has = |number: u8, is_delimited| {
+                let is_field = |(of_field, kind): &(u32, FieldKind)| {
+                    *of_field == u32::from(number) && matches!(kind, Delimited) == is_delimited
+                };
+                facts.content.0.iter().any(is_field)
+            };
+            assert!(has(facts.data, true) && has(facts.recipient, false), "{layout:?}");
+            assert!(facts.last == 0 || has(facts.last, false), "{layout:?}");
+            for (number, _) in facts.content.0 {
+                assert!(facts.docs.contains(&format!(" {number}")), "{layout:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn field_of_one_layout_determines_it() {
+        for (frame, expected) in [
+            (&[0x0a, 0x04, 0x08, 0x00, 0x12, 0x00][..], Some(ContentLayout::V15_1)),
+            (&[0x0a, 0x02, 0x18, 0x01], Some(ContentLayout::V15_1)),
+            (&[0x0a, 0x04, 0x10, 0x00, 0x1a, 0x00], Some(ContentLayout::V15_0)),
+            // An end in one layout, an error in the other.
+            (&[0x0a, 0x04, 0x08, 0x00, 0x20, 0x01], None),
+            (&[0x0a, 0xff], None),
+            (&[0x0a], None),
+            (&[0x0a, 0x05, 0x08], None),
+            (&[0x0a, 0x03, 0xff, 0xff, 0xff], None),
+            (&[0x0a, 0x02, 0xff, 0x01], None),
+            (&[], None),
+        ] {
+            assert_eq!(detect_v1_layout(frame), expected, "{frame:?}");
+        }
+        for (frame, expected) in [
+            (&[0x12, 0x04, 0x08, 0x01, 0x1a, 0x00][..], Some(ContentLayout::V19)),
+            (&[0x12, 0x04, 0x08, 0x0a, 0x18, 0x01], Some(ContentLayout::V20)),
+            (&[0x12, 0x06, 0x08, 0x00, 0x10, 0x01, 0x22, 0x00], Some(ContentLayout::V20)),
+            (&[0x12, 0x04, 0x08, 0x0a, 0x10, 0x01], None),
+        ] {
+            assert_eq!(detect_v2_layout(frame), expected, "{frame:?}");
+        }
+    }
+}

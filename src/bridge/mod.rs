@@ -2,7 +2,7 @@
 //!
 //! The gateway has no WebRTC stack and no UDP port. It reports to this process who is in mixed rooms and
 //! carries session descriptions, over a Unix socket; frames on data channels go between clients and this
-//! process. Who is there and what is sent is decided by `protocol::mesh`; [`BridgeEngine`] connects that to
+//! process. Who is there and what is sent is decided by `protocol::mesh`; `engine` connects that to
 //! peer connections, without sockets and clocks, and `process` has these.
 
 mod args;

@@ -1,6 +1,6 @@
 //! The configuration of a gateway: the [`Config`], its defaults, and the rules for its values.
 //!
-//! The values are typed, and parsed once, by [`parse`]. The names under which an operator sets them (flags,
+//! The values are typed, and parsed once, by `parse`. The names under which an operator sets them (flags,
 //! environment variables) are in `cli`. Nothing here reads the process, a file or the network.
 
 mod access;
@@ -180,7 +180,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Any but those of [`TlsFiles::from_parts`].
+    /// Any but contradictions of the options for TLS.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.max_pending < self.max_message {
             return Err(ConfigError::PendingBelowMessage {

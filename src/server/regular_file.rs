@@ -26,7 +26,7 @@ pub(crate) fn read(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 /// Returns the text of a file of at most `max` bytes.
 ///
 /// # Errors
-/// Those of [`read`], and content that is not UTF-8.
+/// Those of `read`, and content that is not UTF-8.
 pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
     let not_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text");
     String::from_utf8(read(path, max)?).map_err(not_text)

@@ -2,8 +2,8 @@
 //! forget, stall and disappear.
 //!
 //! A node claims a name in the engine before it decides about it, and may decide only while its lease lasts.
-//! [`Ownership`] holds these rules and nothing else: what was received and the time, in milliseconds of a
-//! monotonic clock, come in as arguments, and what is to be sent goes out as [`Action`]s.
+//! `Ownership` holds these rules and nothing else: what was received and the time, in milliseconds of a
+//! monotonic clock, come in as arguments, and what is to be sent goes out as `Action`s.
 
 mod action;
 mod lease;

@@ -116,7 +116,7 @@ pub enum BridgeMessage {
 /// Reason why the other process cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BridgeMessageError {
-    /// A message is longer than [`MAX_BRIDGE_MESSAGE`].
+    /// A message is longer than `MAX_BRIDGE_MESSAGE`.
     #[error("message too long")]
     TooLong,
     /// The bytes are no message of this version.

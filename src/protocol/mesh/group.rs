@@ -6,7 +6,7 @@ use std::time::Duration;
 use strum::VariantArray;
 
 /// Clients that understand each other's messages over data channels. The names are those of
-/// [`PeerProtocol`](crate::protocol::dialect::PeerProtocol), which signaling finds out.
+/// `PeerProtocol`, which signaling finds out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
 pub enum MeshGroup {
     /// netflux 0.10.3.

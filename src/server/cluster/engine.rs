@@ -361,7 +361,7 @@ impl Engine {
         Ok(if holder == claim { ClaimResult::Granted } else { ClaimResult::Held(holder, left) })
     }
 
-    /// Keeps up to [`MAX_KEPT`] claims of a node. Returns the indexes of those whose names other nodes have;
+    /// Keeps up to `MAX_KEPT` claims of a node. Returns the indexes of those whose names other nodes have;
     /// `None` if the engine has other data.
     ///
     /// # Errors

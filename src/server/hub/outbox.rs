@@ -287,7 +287,7 @@ impl Outbox {
     }
 
     /// Takes the queued events into `events`, which must be empty: all of them, or as many as may be taken at
-    /// once. Pending while the queue is empty, unless it was [notified](Self::notify).
+    /// once. Pending while the queue is empty, unless it was notified.
     pub fn poll_take(
         &self,
         context: &mut Context<'_>,

@@ -2,7 +2,7 @@
 //! each was recognised. Numbers only: no payload, key or address is kept.
 //!
 //! The driver of a connection holds a `ConnectionGuard` and updates it. A [`Report`] is plain data, which
-//! [`render`] turns into a [`Format`].
+//! `render` turns into a [`Format`].
 
 mod activity;
 mod bridge_report;

@@ -5,17 +5,17 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`throughput`](mod@throughput) | messages between members and joiners |
-//! | [`sessions`](mod@sessions) | whole sessions, one after another |
-//! | [`idle`](mod@idle) | members that only answer heartbeats |
-//! | [`storm`](mod@storm) | joiners that arrive at once |
-//! | [`retained_memory`](mod@retained_memory) | memory retained after messages have passed |
-//! | [`process_stats`] | CPU time and memory of the server's process |
-//! | [`measure`] | measurement windows, percentiles, concurrent set-up |
-//! | [`pacer`] | a steady rate, and the threads that keep it |
-//! | [`pair`], [`bench_client`], [`ws_connection`] | clients, from pair to socket |
+//! | `throughput` | messages between members and joiners |
+//! | `sessions` | whole sessions, one after another |
+//! | `idle` | members that only answer heartbeats |
+//! | `storm` | joiners that arrive at once |
+//! | `retained_memory` | memory retained after messages have passed |
+//! | `process_stats` | CPU time and memory of the server's process |
+//! | `measure` | measurement windows, percentiles, concurrent set-up |
+//! | `pacer` | a steady rate, and the threads that keep it |
+//! | `pair`, `bench_client`, `ws_connection` | clients, from pair to socket |
 //! | [`frame`] | WebSocket frames |
-//! | [`progress`], [`error`] | progress reports, errors |
+//! | `progress`, `error` | progress reports, errors |
 
 mod bench_client;
 pub(in crate::tools) mod cli;

@@ -3,8 +3,8 @@
 //! nothing is sent that any of them could crash on: at first only silence and an empty object, and then only
 //! what the remaining releases understand.
 //!
-//! The observations are in [`observe`], what each release would show in [`fingerprint`], and the trial of two
-//! clients in [`session`].
+//! The observations are in `observe`, what each release would show in `fingerprint`, and the trial of two
+//! clients in `session`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

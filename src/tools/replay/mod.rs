@@ -16,12 +16,12 @@
 //! is compared as bytes, so that a mistake of the gateway cannot hide itself. The comparison with the Node.js
 //! servers uses this, too.
 //!
-//! A recording that names no release is compared as its clients read it ([`client_views`]), and what this
-//! server does otherwise on purpose has a number ([`meant`]).
+//! A recording that names no release is compared as its clients read it (`client_views`), and what this
+//! server does otherwise on purpose has a number (`meant`).
 //!
-//! Pure: [`transcript`], [`script`], [`json_members`], [`ids`], [`rename`], [`compare`], [`frame_sniffer`],
-//! [`spoken_dialect`], [`json_view`], [`client_views`], [`meant`].
-//! Sockets and files: [`peer`], [`player`], [`proxy`], [`recorder`].
+//! Pure: [`transcript`], [`script`], `json_members`, [`ids`], [`rename`], [`compare`], `frame_sniffer`,
+//! `spoken_dialect`, [`json_view`], `client_views`, `meant`.
+//! Sockets and files: [`peer`], [`player`], `proxy`, `recorder`.
 
 pub(in crate::tools) mod cli;
 mod client_views;

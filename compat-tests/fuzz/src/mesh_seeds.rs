@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 use serde_json::Value;
-use sigver::protocol::mesh::{BridgeCall, BridgeFigures, BridgeMessage, MeshGroup};
 use sigver::fuzzing::protobuf::{WireValue, fields};
+use sigver::protocol::mesh::{BridgeCall, BridgeFigures, BridgeMessage, MeshGroup};
 
 use crate::input::put_bytes;
 

@@ -272,7 +272,10 @@ fn module_files(root: &Path) -> Vec<PathBuf> {
         let (source, file) = (fs::read_to_string(&files[at]).unwrap(), files[at].clone());
         let is_folder = at == 0 || file.ends_with("mod.rs");
         let folder = if is_folder { file.parent().unwrap().to_owned() } else { file.with_extension("") };
-        let names = source.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+        let private =
+            |line: &'_ str| line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").to_owned();
+        let lines: Vec<String> = source.lines().map(private).collect();
+        let names = lines.iter().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
         for name in names {
             let paths = [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")];
             files.extend(paths.into_iter().filter(|path| path.is_file()));
@@ -280,6 +283,19 @@ fn module_files(root: &Path) -> Vec<PathBuf> {
         at += 1;
     }
     files
+}
+
+/// A file that is no module is compiled by nothing, and its tests never run.
+#[test]
+fn each_file_of_the_merged_tests_is_a_module() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for folder in ["tests/gateway", "tests/program", "tests/rules", "compat-tests/tests/comparison"] {
+        let compiled = module_files(&root.join(folder).join("main.rs"));
+        let files = sources(&[folder], "rs").into_iter().map(|(name, _)| name);
+        wrong.extend(files.filter(|name| !compiled.contains(&root.join(name))));
+    }
+    report("files of the merged tests are modules", "Name them in main.rs.", &wrong);
 }
 
 #[test]

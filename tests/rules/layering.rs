@@ -71,7 +71,9 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            sources(&path, found);
+            if !path.ends_with("node_modules") {
+                sources(&path, found);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }
@@ -277,7 +279,7 @@ fn code_outside() -> String {
     for folder in ["tests", "compat-tests"] {
         for entry in fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() && !path.ends_with("node_modules") {
+            if path.is_dir() {
                 sources(&path, &mut files);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);

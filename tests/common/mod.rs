@@ -2,7 +2,7 @@
 //! every wait.
 
 #![allow(unreachable_pub, reason = "a crate without users")]
-#![allow(dead_code, unused_macros, reason = "each test is a crate of its own, and needs a part of this")]
+#![allow(dead_code, unused_macros, reason = "each crate of tests needs a part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 pub mod clients;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use sigver::config::TlsFiles;
 use sigver::server::admin::StatusService;
+use sigver::server::fd_limit;
 use sigver::server::{LocalAddress, RefusalCause};
 use sigver::{Config, Gateway};
 use tokio::net::TcpStream;
@@ -68,6 +69,8 @@ impl TestGateway {
 
     /// Starts a gateway with changed defaults.
     pub async fn configured(configure: impl FnOnce(&mut Config)) -> TestGateway {
+        // Several tests at a time have hundreds of connections each.
+        fd_limit::raise().unwrap();
         let mut config = Config::default().with_address("127.0.0.1", 0);
         config.drain_timeout = Duration::ZERO;
         configure(&mut config);

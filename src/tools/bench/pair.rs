@@ -113,11 +113,10 @@ impl Pair {
             Some(node) => Some(connect_client(node, member, Role::Member, &key, None).await?),
             None => None,
         };
-        let left_alone = opener.is_some();
         let member = connect_client(&targets.member, member, Role::Member, &key, None).await?;
-        drop(opener);
-        if left_alone {
-            // No event reports that the other has left.
+        if let Some(opener) = opener {
+            opener.leave().await?;
+            // No event reports to the member that the other has left.
             sleep(OPENER_LEAVES).await;
         }
         let joins_with_data = joiner.capabilities().joins_with_data;

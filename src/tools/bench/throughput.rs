@@ -187,7 +187,8 @@ pub async fn throughput(
     progress: &Progress,
 ) -> Result<ThroughputResult, Error> {
     let messages = Arc::new(plan.check()?);
-    ensure_fd_limit(2 * plan.rooms)?;
+    let clients = if plan.rooms_at.is_some() { 3 } else { 2 };
+    ensure_fd_limit(plan.rooms.saturating_mul(clients))?;
     let mut cost = CostMeter::new(processes)?;
     let targets = PairTargets {
         member: target.clone(),

@@ -75,9 +75,9 @@ impl OpenQuestions {
             return Some(WaitingClient { answer, refusal: None });
         }
         // An error means that the task of the attempt has ended without a result, as after a panic.
-        let attempt = question.attempts.get(&network).filter(|attempt| attempt.has_changed().is_ok());
-        let refusal = attempt.cloned();
-        let is_full = question.attempts.len() >= MAX_ATTEMPTS;
+        let lasts = |attempt: &&RefusalReceiver| attempt.has_changed().is_ok();
+        let refusal = question.attempts.get(&network).filter(lasts).cloned();
+        let is_full = question.attempts.values().filter(lasts).count() >= MAX_ATTEMPTS;
         (refusal.is_some() || is_full).then_some(WaitingClient { answer, refusal })
     }
 

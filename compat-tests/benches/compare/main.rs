@@ -84,7 +84,7 @@ struct TableArgs {
     #[arg(long, default_value = SERVER)]
     server_bin: PathBuf,
     /// The gateway's binary before a change: takes its turns in place of all other servers
-    #[arg(long)]
+    #[arg(long, conflicts_with = "write")]
     before: Option<PathBuf>,
     /// Directory of the installed Node.js servers
     #[arg(long, default_value_os_t = root().join("originals"))]

@@ -126,8 +126,8 @@ impl BridgedRoom {
         }
     }
 
-    /// Returns true if a stand-in has no channel to the client of a pipe: other clients relay what it sends,
-    /// and can invent it.
+    /// Returns true if a stand-in neither has nor sets up a channel to the client of a pipe: other clients
+    /// relay what it sends, and can invent it.
     fn is_relayed(&self, (stand_in, member): PipeKey) -> bool {
         self.peers.get(&stand_in).is_none_or(|peer| !peer.has_channel_to(member))
     }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::rustls::CipherSuite;
 
 use super::far::FarLink;
 use super::link::{LinkObserver, Links};
@@ -332,6 +333,14 @@ async fn nodes_without_a_known_key_are_refused_on_both_sides() {
     let mut stream = TcpStream::connect(a.address).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!((a.links.guests(), a.hub.rooms()), (0, 0));
+}
+
+#[tokio::test]
+async fn links_use_aes_128() {
+    let node = TestNode::start(1).await;
+    let stream = hostile_tests::connect(&node, 2).await;
+    let suite = stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite());
+    assert_eq!(suite, Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
 }
 
 #[tokio::test]

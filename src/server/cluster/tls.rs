@@ -10,7 +10,10 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio_rustls::rustls::client::AlwaysResolvesClientRawPublicKeys;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{ring as provider, verify_tls13_signature_with_raw_key};
+use tokio_rustls::rustls::crypto::ring::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring as provider, verify_tls13_signature_with_raw_key};
 use tokio_rustls::rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
@@ -68,7 +71,8 @@ impl NodeTls {
         let certified = CertifiedKey::new(vec![CertificateDer::from(public_key.clone())], signer);
         let certified = Arc::new(certified);
         let verifier = Arc::new(RawKeyVerifier(Arc::clone(known)));
-        let client = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+        let provider = Arc::new(link_provider());
+        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(io::Error::other)?
             .dangerous()
@@ -76,13 +80,21 @@ impl NodeTls {
             .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(
                 &certified,
             ))));
-        let server = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
+        let server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(io::Error::other)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified)));
         Ok(NodeTls { public_key, client: Arc::new(client), server: Arc::new(server) })
     }
+}
+
+/// Returns the cryptography between nodes, which is that of clients with another order of ciphers: AES-128
+/// costs less, and is as strong as the keys of nodes.
+fn link_provider() -> CryptoProvider {
+    let cipher_suites =
+        vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];
+    CryptoProvider { cipher_suites, ..provider::default_provider() }
 }
 
 /// The check of the key of another node.

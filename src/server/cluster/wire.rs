@@ -7,6 +7,7 @@
 use std::io;
 
 use bytestring::ByteString;
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -144,15 +145,34 @@ pub(super) enum EventMessage<'a> {
     Event(&'a Event),
 }
 
+/// The buffer to which a message is serialized. `postcard::to_extend` would take and return it, which costs
+/// as much as the copy of a message.
+struct FrameBuffer<'a>(&'a mut Vec<u8>);
+
+impl Flavor for FrameBuffer<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 /// Appends a frame.
 pub(super) fn append(buffer: &mut Vec<u8>, session: u32, message: &impl Serialize) -> io::Result<()> {
     let start = buffer.len();
     buffer.extend_from_slice(&[0; 4]);
     buffer.extend_from_slice(&session.to_le_bytes());
-    match postcard::to_extend(message, std::mem::take(buffer)) {
-        Ok(extended) => *buffer = extended,
-        Err(error) => return Err(invalid(error)),
-    }
+    postcard::serialize_with_flavor(message, FrameBuffer(buffer)).map_err(invalid)?;
     let length = u32::try_from(buffer.len().saturating_sub(start + 4)).map_err(invalid)?;
     if let Some(head) = buffer.get_mut(start..start + 4) {
         head.copy_from_slice(&length.to_le_bytes());

@@ -17,8 +17,9 @@ use super::wire::append;
 const FULL: usize = 1 << 20;
 /// Longest queue, in bytes: the link is cut when it is longer.
 const MAX_QUEUE: usize = 64 << 20;
-/// Largest buffer that is kept for reuse, in bytes.
-const MAX_SPARE: usize = 256 * 1024;
+/// Largest buffer that is kept for reuse, in bytes. A queue that is not full fits: a buffer that has to grow
+/// for each write is copied and mapped again.
+const MAX_SPARE: usize = FULL;
 
 /// The queue of a link.
 #[derive(Debug, Default)]
@@ -128,5 +129,34 @@ impl LinkQueue {
                 relieved();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Sends two messages of this length one after the other: the second is in the second of the two buffers.
+    async fn send_twice(queue: &LinkQueue, length: usize) {
+        for _ in 0..2 {
+            queue.send(0, &"k".repeat(length));
+            while queue.len() > 0 {
+                yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn buffer_of_a_queue_that_is_not_full_is_kept() {
+        let queue = Arc::new(LinkQueue::default());
+        let writer = Arc::clone(&queue);
+        let writer = tokio::spawn(async move { writer.write_to(tokio::io::sink(), || {}).await });
+        send_twice(&queue, FULL / 2).await;
+        assert!((FULL / 2..=FULL).contains(&queue.state.lock().frames.capacity()));
+        send_twice(&queue, 2 * FULL).await;
+        assert!(queue.state.lock().frames.capacity() <= FULL);
+        writer.abort();
     }
 }

@@ -1,6 +1,5 @@
 //! The end of a link at the node that has connections, to a node that has rooms.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use indexmap::IndexSet;
 use parking_lot::Mutex;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use tokio_util::sync::CancellationToken;
 
 use super::queue::LinkQueue;
@@ -38,7 +38,7 @@ pub(crate) struct FarLink {
     /// The version of the messages of the other node.
     version: AtomicU16,
     memory: Arc<MemoryBudget>,
-    sessions: Mutex<HashMap<u32, Arc<FarSession>>>,
+    sessions: Mutex<FxHashMap<u32, Arc<FarSession>>>,
     last_session: AtomicU32,
     /// Sessions that are held as the queue of the link is full.
     held: Mutex<Vec<Arc<FarSession>>>,
@@ -50,7 +50,7 @@ struct FarSession {
     outbox: Outbox,
     /// The role in the room; `None` while the other node has not sent it.
     role: Mutex<Option<RoomRole>>,
-    links: Mutex<IndexSet<LinkId>>,
+    links: Mutex<IndexSet<LinkId, FxBuildHasher>>,
     /// A hold of the other node that the connection has not taken.
     hold: Mutex<Option<Hold>>,
     /// The last hold of the other node is not over.

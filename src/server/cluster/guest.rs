@@ -1,11 +1,11 @@
 //! The end of a link at the node that has rooms: each session is a connection in one of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use super::queue::LinkQueue;
@@ -20,7 +20,7 @@ pub(super) struct GuestLink {
     pub(super) queue: Arc<LinkQueue>,
     notices: Arc<Notices>,
     hub: Arc<Hub>,
-    guests: Mutex<HashMap<u32, Guest>>,
+    guests: Mutex<FxHashMap<u32, Guest>>,
 }
 
 /// Sessions to look at again.

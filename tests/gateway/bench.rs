@@ -71,8 +71,12 @@ async fn joiners_and_rooms_can_be_at_other_servers_than_members() {
     let result = throughput(&target(gateway.address), &opened, None, &Progress::none()).await.unwrap();
     assert!(result.messages > 20, "{result:?}");
     assert_eq!(other.rooms(), 0, "the clients that opened rooms have left");
+    let json = serde_json::to_value(&result).unwrap();
+    let there = format!("ws://{}", other.address);
+    assert_eq!((&json["rooms_at"], &json["joiners_at"]), (&there.as_str().into(), &Value::Null));
     // The two are no cluster: there, a joiner finds no member.
     let apart = ThroughputPlan { joiners_at: elsewhere, ..plan("sigver-9", "sigver-9") };
+    assert_eq!(serde_json::to_value(&apart).unwrap()["joiners_at"], there);
     let error = throughput(&target(gateway.address), &apart, None, &Progress::none()).await.unwrap_err();
     assert!(error.to_string().starts_with("a joiner: "), "{error}");
     gateway.stop().await;

@@ -65,10 +65,8 @@ pub struct ThroughputPlan {
     /// Messages per second, both directions of all rooms together (open loop); `None` measures the maximum.
     pub rate: Option<f64>,
     /// Node of a cluster at which the joiners are, if another than the members'.
-    #[serde(skip)]
     pub joiners_at: Option<Target>,
     /// Node of a cluster that has the rooms, if another than the members'.
-    #[serde(skip)]
     pub rooms_at: Option<Target>,
 }
 

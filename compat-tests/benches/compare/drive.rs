@@ -43,7 +43,7 @@ pub struct Measure {
 #[derive(Clone)]
 struct End {
     target: Target,
-    process: Processes,
+    processes: Processes,
 }
 
 impl End {
@@ -51,7 +51,7 @@ impl End {
         let scheme = if party.tls() { "wss" } else { "ws" };
         Ok(End {
             target: Target::parse(&format!("{scheme}://{}", server.addr))?,
-            process: Processes::new(&[server.pid().context("the server has ended")?])?,
+            processes: Processes::new(&[server.pid().context("the server has ended")?])?,
         })
     }
 }
@@ -59,29 +59,30 @@ impl End {
 /// Runs one turn of one server. Several processes share a throughput load; any other load is for the first.
 pub async fn turn(servers: &[Server], party: Party, load: Load, measure: &Measure) -> Result<Sample> {
     let ends = servers.iter().map(|server| End::of(server, party)).collect::<Result<Vec<_>>>()?;
-    let (Some(server), Some(End { target, process })) = (servers.first(), ends.first()) else {
+    let (Some(server), Some(End { target, processes })) = (servers.first(), ends.first()) else {
         bail!("there is no server");
     };
     // Where a machine is shared, only ratios of CPU times mean much: the share of other processes is
     // reported.
-    let spent = || -> Result<f64> { ends.iter().map(|end| Ok(end.process.read()?.cpu.as_secs_f64())).sum() };
+    let spent =
+        || -> Result<f64> { ends.iter().map(|end| Ok(end.processes.read()?.cpu.as_secs_f64())).sum() };
     let watch = Watch::start(spent()?);
     let sample: Result<Sample> = match load {
         Load::Throughput(shape) => throughput_figures(&ends, shape, None, party.cores(), measure).await,
         Load::Steady(shape, rate) => {
             throughput_figures(&ends, shape, Some(rate.into()), party.cores(), measure).await
         }
-        Load::Sessions => session_figures(target, process, measure).await,
-        Load::Storm(joiners, connected) => storm_figures(target, process, joiners, connected).await,
-        Load::Idle(members) => idle_figures(target, process, members, measure).await,
+        Load::Sessions => session_figures(target, processes, measure).await,
+        Load::Storm(joiners, connected) => storm_figures(target, processes, joiners, connected).await,
+        Load::Idle(members) => idle_figures(target, processes, members, measure).await,
         Load::RetainedMemory(rooms) => {
             let keep = RetainedMemoryPlan { dialect: protocol(works::CURRENT)?, rooms, bytes: LARGE };
-            let retained = retained_memory(target, &keep, process, &Progress::none()).await?;
+            let retained = retained_memory(target, &keep, processes, &Progress::none()).await?;
             Ok(Sample::from([(Figure::RetainedMemory, retained.bytes_per_connection / 1024.0)]))
         }
         Load::Start => {
             sleep(SETTLE_TIME).await;
-            let size = process.read()?.memory as f64 / 1e6;
+            let size = processes.read()?.memory as f64 / 1e6;
             Ok(Sample::from([(Figure::Start, millis(server.start)), (Figure::Size, size)]))
         }
     };
@@ -184,13 +185,13 @@ impl Part {
         }
         load.duration = self.measure.window;
         let throughput_figures =
-            throughput(&end.target, &load, Some(&end.process), &Progress::none()).await?;
+            throughput(&end.target, &load, Some(&end.processes), &Progress::none()).await?;
         complete(&throughput_figures.lost)?;
         Ok(throughput_figures)
     }
 }
 
-async fn session_figures(target: &Target, process: &Processes, measure: &Measure) -> Result<Sample> {
+async fn session_figures(target: &Target, processes: &Processes, measure: &Measure) -> Result<Sample> {
     let current = protocol(works::CURRENT)?;
     let mut load = SessionsPlan {
         member: current,
@@ -200,7 +201,7 @@ async fn session_figures(target: &Target, process: &Processes, measure: &Measure
     };
     sessions(target, &load, None, &Progress::none()).await?;
     load.duration = measure.window;
-    let session_figures = sessions(target, &load, Some(process), &Progress::none()).await?;
+    let session_figures = sessions(target, &load, Some(processes), &Progress::none()).await?;
     complete(&session_figures.lost)?;
     let cost = cost(session_figures.server)?;
     Ok(Sample::from([
@@ -212,14 +213,14 @@ async fn session_figures(target: &Target, process: &Processes, measure: &Measure
 
 async fn storm_figures(
     target: &Target,
-    process: &Processes,
+    processes: &Processes,
     joiners: usize,
     connected: Connected,
 ) -> Result<Sample> {
     let current = protocol(works::CURRENT)?;
     let load =
         StormPlan { member: current, joiner: current, joiners, connected: connected == Connected::Before };
-    let storm_figures = storm(target, &load, Some(process), &Progress::none()).await?;
+    let storm_figures = storm(target, &load, Some(processes), &Progress::none()).await?;
     complete(&storm_figures.lost)?;
     Ok(Sample::from([
         (Figure::Storm, storm_figures.seconds * 1e3),
@@ -229,7 +230,7 @@ async fn storm_figures(
 
 async fn idle_figures(
     target: &Target,
-    process: &Processes,
+    processes: &Processes,
     members: usize,
     measure: &Measure,
 ) -> Result<Sample> {
@@ -243,7 +244,7 @@ async fn idle_figures(
             seen.fetch_max(held_by_the_system(), Ordering::Relaxed);
         }
     });
-    let idle_figures = idle(target, &load, Some(process), &progress).await?;
+    let idle_figures = idle(target, &load, Some(processes), &progress).await?;
     let held = most.load(Ordering::Relaxed).saturating_sub(before) as f64;
     complete(&idle_figures.lost)?;
     let (cost, each) =

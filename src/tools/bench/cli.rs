@@ -221,8 +221,8 @@ impl Bench {
                     bail!(no_process);
                 }
                 let measure = async |at: Measurement<'_>| {
-                    let process = at.1.context(no_process)?;
-                    Ok(retained_memory(at.0, &args.plan, process, at.2).await?)
+                    let processes = at.1.context(no_process)?;
+                    Ok(retained_memory(at.0, &args.plan, processes, at.2).await?)
                 };
                 args.common.run(measure).await
             }

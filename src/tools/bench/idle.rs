@@ -65,14 +65,14 @@ pub struct IdleResult {
 pub async fn idle(
     target: &Target,
     idle: &IdlePlan,
-    process: Option<&Processes>,
+    processes: Option<&Processes>,
     progress: &Progress,
 ) -> Result<IdleResult, Error> {
     if idle.members == 0 {
         return Err(Error::InvalidPlan("at least one member is needed".to_owned()));
     }
     ensure_fd_limit(idle.members)?;
-    let mut meter = CostMeter::new(process)?;
+    let mut meter = CostMeter::new(processes)?;
     let begin = Instant::now();
     let dialect = idle.dialect;
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());

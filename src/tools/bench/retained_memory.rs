@@ -51,7 +51,7 @@ pub struct RetainedMemoryResult {
 pub async fn retained_memory(
     target: &Target,
     plan: &RetainedMemoryPlan,
-    process: &Processes,
+    processes: &Processes,
     progress: &Progress,
 ) -> Result<RetainedMemoryResult, Error> {
     let dialect = plan.dialect;
@@ -66,7 +66,7 @@ pub async fn retained_memory(
         async move { Pair::bind(&PairTargets::from(&target), dialect, dialect, &small.up).await }
     })
     .await?;
-    let before = process.read()?.memory;
+    let before = processes.read()?.memory;
     let count = pairs.len() as f64;
     for (done, pair) in pairs.iter_mut().enumerate() {
         if progress.is_stopped() {
@@ -76,7 +76,7 @@ pub async fn retained_memory(
         progress.report(Phase::Exchanging { done: done + 1, of: plan.rooms });
     }
     sleep(RELEASE_TIME).await;
-    let after = process.read()?.memory;
+    let after = processes.read()?.memory;
     Ok(RetainedMemoryResult {
         plan: plan.clone(),
         memory_before: before,

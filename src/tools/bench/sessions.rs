@@ -67,7 +67,7 @@ struct Meter {
 pub async fn sessions(
     target: &Target,
     sessions: &SessionsPlan,
-    process: Option<&Processes>,
+    processes: Option<&Processes>,
     progress: &Progress,
 ) -> Result<SessionsResult, Error> {
     let messages = Arc::new(PairMessages::negotiation(sessions.member, sessions.joiner)?);
@@ -75,7 +75,7 @@ pub async fn sessions(
         return Err(Error::InvalidPlan("at least one session at a time is needed".to_owned()));
     }
     ensure_fd_limit(2 * sessions.concurrency)?;
-    let mut cost = CostMeter::new(process)?;
+    let mut cost = CostMeter::new(processes)?;
     let meter = Arc::new(Meter { sessions: AtomicU64::new(0), times: Mutex::new(histogram()?) });
     let (mut tasks, mut lost) = (JoinSet::new(), Lost::default());
     for _ in 0..sessions.concurrency {

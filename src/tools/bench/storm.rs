@@ -57,12 +57,12 @@ pub struct StormResult {
 pub async fn storm(
     target: &Target,
     storm: &StormPlan,
-    process: Option<&Processes>,
+    processes: Option<&Processes>,
     progress: &Progress,
 ) -> Result<StormResult, Error> {
     storm.check()?;
     ensure_fd_limit(storm.joiners + 1)?;
-    let mut cost = CostMeter::new(process)?;
+    let mut cost = CostMeter::new(processes)?;
     let key = random_key();
     let mut member = connect_client(target, storm.member, Role::Member, &key, None).await?;
     // The member reads, so that the server does not queue for it.

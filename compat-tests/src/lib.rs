@@ -7,7 +7,7 @@
 //!                               └── starts the servers (oracle): the gateway, the Node.js servers
 //! ```
 //!
-//! [`exceptions`] and [`report`] are pure; [`interop`] runs the program's tools against the
+//! [`exceptions`], [`report`] and [`summary`] are pure; [`interop`] runs the program's tools against the
 //! Node.js servers. Of the gateway only `sigver::tools::replay` is used, which uses no codec: sent frames
 //! were recorded or written by hand, and received frames are compared as bytes. (Costs are compared in
 //! `benches/compare`, with the load generator of `sigver::tools::bench`.)
@@ -19,6 +19,7 @@ pub mod oracle;
 pub mod pairs;
 pub mod report;
 pub mod runner;
+pub mod summary;
 pub mod tls;
 pub mod ws;
 

@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use compat_tests::summary::Summary;
 use serde::Serialize;
 
 use crate::drive::{self, Measure};
-use crate::figures::{Figure, Sample, Summary, digits};
+use crate::figures::{Figure, Sample, digits};
 use crate::plot::{self, Plot};
 use crate::servers::{Party, Servers};
 use crate::works::{Connected, Load, relay};
@@ -196,7 +197,7 @@ fn medians(samples: &[Sample]) -> Sample {
         samples.first().map(|sample| sample.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
     let median = |figure: Figure| {
         let values = samples.iter().filter_map(|sample| sample.get(&figure).copied()).collect();
-        Summary::of(values).map(|summary| (figure, summary.median))
+        Summary::from_values(values).map(|summary| (figure, summary.median))
     };
     figures.into_iter().filter_map(median).collect()
 }
@@ -236,7 +237,7 @@ fn plots(path: &Path, series: &Series, points: &[Point]) -> Result<()> {
 
 /// Returns the points of linear growth, fitted by ratios, as the axes are logarithmic.
 fn line(linear: Linear, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let median = |values: Vec<f64>| Summary::of(values).map_or(0.0, |summary| summary.median);
+    let median = |values: Vec<f64>| Summary::from_values(values).map_or(0.0, |summary| summary.median);
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     let (fixed, each) = match linear {
         Linear::Same => (median(points.iter().map(|point| point.1).collect()), 0.0),

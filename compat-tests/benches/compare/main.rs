@@ -32,12 +32,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use compat_tests::goldens::root;
 use compat_tests::oracle::Node;
+use compat_tests::summary::Summary;
 use indicatif::{ProgressBar, ProgressStyle};
 use sigver::server::fd_limit;
 use sigver::tools::bench::FIRST_HEARTBEATS;
 
 use crate::drive::Measure;
-use crate::figures::{Figure, Summary};
+use crate::figures::Figure;
 use crate::machine::Cores;
 use crate::servers::Servers;
 use crate::table::Line;
@@ -309,7 +310,7 @@ fn selected(names: &[String]) -> Result<Vec<Work>> {
 
 /// Returns a note on the machine's other processes.
 fn quiet(others: Vec<f64>) -> String {
-    let Some(Summary { median, most, .. }) = Summary::of(others) else { return String::new() };
+    let Some(Summary { median, most, .. }) = Summary::from_values(others) else { return String::new() };
     format!(
         "Other processes took {median:.0} % of the machine in that time, {most:.0} % in the worst turn.\n"
     )

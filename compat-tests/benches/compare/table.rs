@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use compat_tests::summary::Summary;
 use serde::Serialize;
 
-use crate::figures::{Figure, Sample, Summary, Target, digits};
+use crate::figures::{Figure, Sample, Target, digits};
 use crate::works::{Comparison, Row, Work};
 
 /// Samples of one work: per turn, one per run.
@@ -49,7 +50,7 @@ pub fn lines(work: &Work, turns: &Turns) -> Vec<Line> {
 fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
     let of = |run| column(turns, run, row.figure);
     let values = of(row.run);
-    let median = |figure| Summary::of(column(turns, row.run, figure)).map(|summary| summary.median);
+    let median = |figure| Summary::from_values(column(turns, row.run, figure)).map(|summary| summary.median);
     let name = |run: usize| work.runs.get(run).map(|(party, _)| party.name());
     let (others, comparison) = match row.comparison {
         Comparison::Nothing => (None, None),
@@ -63,8 +64,8 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
     let ratios = others.as_ref().map(|others: &Vec<f64>| -> Vec<f64> {
         values.iter().zip(others).map(|(value, other)| value / other).collect()
     });
-    let value = Summary::of(values)?;
-    let ratio = ratios.and_then(Summary::of);
+    let value = Summary::from_values(values)?;
+    let ratio = ratios.and_then(Summary::from_values);
     if comparison.is_some() && ratio.is_none() {
         return None;
     }
@@ -79,7 +80,7 @@ fn line(work: &Work, row: &Row, turns: &Turns) -> Option<Line> {
         busy: median(Figure::Busy),
         load_busy: median(Figure::LoadBusy),
         comparison,
-        other: others.and_then(Summary::of),
+        other: others.and_then(Summary::from_values),
         ratio,
         target: row.target.map(|target| target.text(row.comparison != Comparison::Nothing)),
         met: row.target.map(|target: Target| target.met(judged)),

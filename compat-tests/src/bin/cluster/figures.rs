@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use compat_tests::oracle::Server;
+use compat_tests::summary::Summary;
 use sigver::tools::bench::{Processes, Progress, Protocol, ThroughputPlan, throughput};
 use sigver::tools::client::dialects::{ClientEvent, Role};
 use sigver::tools::client::peer::SyntheticPeer;
@@ -102,10 +103,8 @@ pub(crate) async fn measure(engine: &str, options: &FigureOptions) -> Result<()>
     }
     let [alone, clustered @ ..] = &figures;
     for ((name, _), costs) in CASES[1..].iter().zip(clustered) {
-        let mut ratios: Vec<f64> = alone.iter().zip(costs).map(|(alone, cost)| alone / cost).collect();
-        ratios.sort_unstable_by(f64::total_cmp);
-        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-        let median = ratios[ratios.len() / 2];
+        let ratios = alone.iter().zip(costs).map(|(alone, cost)| alone / cost).collect();
+        let Summary { median, least, most } = Summary::from_values(ratios).context("no turns")?;
         println!("{name}: {median:.2} of one server's messages ({least:.2} to {most:.2})");
     }
     let (mut alone, mut clustered) = (Vec::new(), Vec::new());
@@ -113,22 +112,19 @@ pub(crate) async fn measure(engine: &str, options: &FigureOptions) -> Result<()>
         alone.push(new_room(protocol, servers[0].addr, number).await?);
         clustered.push(new_room(protocol, servers[1].addr, number).await?);
     }
-    let median = |times: &mut Vec<Duration>| {
-        times.sort_unstable();
-        times[times.len() / 2].as_secs_f64() * 1e3
-    };
-    let (alone, clustered) = (median(&mut alone), median(&mut clustered));
+    let median = |times| Summary::from_values(times).context("no rooms").map(|summary| summary.median);
+    let (alone, clustered) = (median(alone)?, median(clustered)?);
     println!("a new room, median: {alone:.2} ms on one server, {clustered:.2} ms at a node");
     Ok(())
 }
 
-/// Returns the time from the connection to the admission as the first member of a new room.
-async fn new_room(protocol: Protocol, at: SocketAddr, number: usize) -> Result<Duration> {
+/// Returns the time from the connection to the admission as the first member of a new room, in milliseconds.
+async fn new_room(protocol: Protocol, at: SocketAddr, number: usize) -> Result<f64> {
     let start = Instant::now();
     let target = Target::parse(&format!("ws://{at}"))?;
     let mut member =
         SyntheticPeer::connect(&target, protocol, Role::Member, &format!("new{number}"), None).await?;
     let admitted = |event: &ClientEvent| matches!(event, ClientEvent::BecameMember).then_some(());
     member.wait_for(LIMIT, admitted).await.context("the member is not admitted")?;
-    Ok(start.elapsed())
+    Ok(start.elapsed().as_secs_f64() * 1e3)
 }

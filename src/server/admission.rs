@@ -2,7 +2,6 @@
 //! per address, the rate of new ones, and the memory of the process.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -52,8 +51,6 @@ pub struct Admission {
     without_address: Arc<PermitOwner>,
     memory: Arc<MemoryBudget>,
     telemetry: Arc<Telemetry>,
-    /// For each limit, the address that reached it last, for a line of the log.
-    last_addresses: Mutex<[Option<IpAddr>; LimitKind::all().len()]>,
     /// Refused clients, oldest first.
     refused: Mutex<VecDeque<RefusedClient>>,
 }
@@ -101,7 +98,6 @@ impl Admission {
             addresses: Arc::new(Mutex::new(AddressTable::new(AddressLimits::default()))),
             memory: Arc::clone(memory),
             telemetry: Arc::clone(telemetry),
-            last_addresses: Mutex::new([None; LimitKind::all().len()]),
             refused: Mutex::default(),
         };
         admission.set_limits(limits);
@@ -136,19 +132,6 @@ impl Admission {
         Some((&self.addresses, counted_network(endpoint).filter(|_| is_limited)?))
     }
 
-    /// Counts that a client has reached a limit.
-    fn count_limit(&self, kind: LimitKind, endpoint: ClientEndpoint) {
-        self.telemetry.count_limit(kind);
-        if let Some(last) = self.last_addresses.lock().get_mut(kind as usize) {
-            *last = endpoint.remote;
-        }
-    }
-
-    /// Returns the address of the last client that reached a limit of new clients, and forgets it.
-    pub(super) fn take_last_address(&self, kind: LimitKind) -> Option<IpAddr> {
-        self.last_addresses.lock().get_mut(kind as usize)?.take()
-    }
-
     /// Returns the memory that is held for clients.
     pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
@@ -162,7 +145,7 @@ impl Admission {
     /// Admits a connection, or counts and returns the limit that it would exceed. The connection of a trusted
     /// proxy is not limited by its address.
     pub(crate) fn admit_connection(&self, endpoint: ClientEndpoint) -> Result<ConnectionPermit, LimitKind> {
-        self.try_admit(endpoint).inspect_err(|kind| self.count_limit(*kind, endpoint))
+        self.try_admit(endpoint).inspect_err(|kind| self.telemetry.count_limit_of(*kind, endpoint))
     }
 
     /// Admits a client whose connection was admitted as that of a proxy, or counts and returns the limit that
@@ -171,7 +154,7 @@ impl Admission {
         &self,
         endpoint: ClientEndpoint,
     ) -> Result<Option<ConnectionPermit>, LimitKind> {
-        self.address_permit(endpoint).inspect_err(|kind| self.count_limit(*kind, endpoint))
+        self.address_permit(endpoint).inspect_err(|kind| self.telemetry.count_limit_of(*kind, endpoint))
     }
 
     /// Returns a permit for the address of a connection, which counts as open then; `None` if the address is
@@ -207,7 +190,7 @@ impl Admission {
     /// Admits an event stream, or counts and returns the limit that it would exceed.
     pub(crate) fn admit_stream(&self, endpoint: ClientEndpoint) -> Result<StreamPermit, LimitKind> {
         if self.memory.refuses_clients() {
-            self.count_limit(LimitKind::Memory, endpoint);
+            self.telemetry.count_limit_of(LimitKind::Memory, endpoint);
             return Err(LimitKind::Memory);
         }
         self.admit_sending(endpoint)
@@ -226,7 +209,7 @@ impl Admission {
                 addresses.lock().admit_stream(network, is_connection, clock::now()).map(|()| permit())
             }
         };
-        admitted.inspect_err(|kind| self.count_limit(*kind, endpoint))
+        admitted.inspect_err(|kind| self.telemetry.count_limit_of(*kind, endpoint))
     }
 
     /// Counts a refused request like a new connection of its address: it may be a guess of a token or a key.
@@ -242,7 +225,7 @@ impl Admission {
         let is_at_rate =
             counted.is_some_and(|(addresses, network)| addresses.lock().is_at_rate(network, clock::now()));
         if is_at_rate {
-            self.count_limit(LimitKind::ConnectionRate, endpoint);
+            self.telemetry.count_limit_of(LimitKind::ConnectionRate, endpoint);
         }
         is_at_rate
     }
@@ -356,7 +339,7 @@ impl Drop for StreamPermit {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use tokio::io::DuplexStream;
 

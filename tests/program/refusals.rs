@@ -108,6 +108,43 @@ async fn limit_that_clients_reach_is_one_line_of_the_log() {
     }
 }
 
+/// Waits for the line about a limit, which has the address of a client with a connection, if any is shown.
+async fn line_of_connection(served: &mut Served, limit: &str, remote: Option<&str>) {
+    let line = log_line(&mut served.stderr, &format!("limit={limit:?}")).await;
+    assert!(line.contains(" INFO ") && !line.contains("last_address"), "{line}");
+    match remote {
+        None => assert!(!line.contains("connection{") && !line.contains("127.0.0"), "{line}"),
+        Some(remote) => assert!(line.contains(&format!(" remote={remote} transport=")), "{line}"),
+    }
+}
+
+#[tokio::test]
+async fn limit_of_a_connection_is_logged_with_its_address() {
+    let limits = ["--max-message", "5000", "--max-message-rate", "5", "--max-joiners", "2"];
+    for (log_ip, remote) in [("off", None), ("prefix", Some("127.0.0.0/24")), ("full", Some("127.0.0.1"))] {
+        let mut served = Served::start(&[&SERVE[..], &limits, &["--log-ip", log_ip]].concat()).await;
+        let mut long = served.ws("/").await;
+        assert!(long.text(&"x".repeat(6000)).await);
+        line_of_connection(&mut served, "message_size", remote).await;
+        // Waits for its frames to be read.
+        let mut fast = served.ws("/").await;
+        for _ in 0..20 {
+            assert!(fast.ping(b"").await);
+        }
+        line_of_connection(&mut served, "message_rate", remote).await;
+        let target = Target::parse(&format!("ws://127.0.0.1:{}", served.port())).unwrap();
+        let protocol = Protocol::from_name("sigver-20").unwrap();
+        let mut peers = Vec::new();
+        for role in [Role::Member, Role::Joiner, Role::Joiner, Role::Joiner] {
+            let peer = SyntheticPeer::connect(&target, protocol, role, "b", None);
+            peers.push(soon("a connection", peer).await);
+        }
+        line_of_connection(&mut served, "joiners", remote).await;
+        drop((long, fast, peers));
+        log_of(served).await;
+    }
+}
+
 #[tokio::test]
 async fn health_checks_of_a_port_of_tls_are_no_refusals() {
     let files = tls_files();

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tracing::Span;
 
 use super::shutdown::Shutdown;
 use super::timers::TimerQueue;
@@ -20,7 +21,7 @@ use crate::server::memory::{MEMORY_INTERVAL, MemoryBudget};
 use crate::server::readiness::{NotReady, Ready};
 use crate::server::refusals::Refusals;
 use crate::server::reloadable::ReloadableLogIp;
-use crate::server::telemetry::{Activity, ClusterReport, LimitLine, Telemetry};
+use crate::server::telemetry::{Activity, ClusterReport, LimitLine, LimitedClient, Telemetry};
 
 /// State that all connections share.
 #[derive(Debug)]
@@ -102,18 +103,24 @@ impl Shared {
         tracing::error!("connection ended by a panic: this is a bug of the server");
     }
 
-    /// Logs the limits that were reached.
-    fn log_limits(&self) {
-        for LimitLine { kind, times } in self.telemetry.due_limit_lines(clock::now()) {
-            let last = self.admission.take_last_address(kind);
-            let last_address = last.and_then(|address| self.log_ip.get().format(address));
+    /// Logs the limits that were reached, in the span of the last connection that did.
+    pub(super) fn log_limits(&self) {
+        for LimitLine { kind, times, client } in self.telemetry.due_limit_lines(clock::now()) {
+            let (span, last_address) = match client {
+                LimitedClient::Connected(span) => (span, None),
+                LimitedClient::Unadmitted(remote) => {
+                    (Span::none(), remote.and_then(|remote| self.log_ip.get().format(remote)))
+                }
+            };
             let limit = kind.name();
-            tracing::info!(
-                limit,
-                times,
-                last_address,
-                "clients reached a limit; at most one line a minute for each limit"
-            );
+            span.in_scope(|| {
+                tracing::info!(
+                    limit,
+                    times,
+                    last_address,
+                    "clients reached a limit; at most one line a minute for each limit"
+                );
+            });
         }
     }
 

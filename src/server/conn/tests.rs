@@ -323,3 +323,27 @@ async fn addresses_are_logged_when_asked_for() {
         assert!(line.contains(expected) && line.contains("transport=\"websocket\" tls=false"), "{line}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn line_about_a_limit_has_the_connection_that_reached_it_last() {
+    for (log_ip, expected) in [
+        (LogIp::Full, "remote=192.0.2.77 "),
+        (LogIp::Prefix, "remote=192.0.2.0/24 "),
+        (LogIp::Off, "transport=\"websocket\""),
+    ] {
+        let (log, _guard) = TestLog::capture();
+        let shared = shared_with(log_ip);
+        let (_other, mut client) = (TestClient::open(&shared), TestClient::open(&shared));
+        assert!(client.inputs.send(Input::Incoming(Incoming::MessageTooBig)).is_ok());
+        while client.next().await.is_some() {}
+        shared.log_limits();
+        let text = log.text();
+        let line = text.lines().find(|line| line.contains("clients reached a limit")).unwrap();
+        assert!(line.contains("limit=\"message_size\" times=1") && line.contains(expected), "{line}");
+        let ended = text.lines().find(|line| line.contains("cause=\"message too big\"")).unwrap();
+        let connection =
+            |line: &str| line[line.find("connection{").unwrap()..line.find('}').unwrap()].to_owned();
+        assert_eq!(connection(line), connection(ended), "{text}");
+        assert_eq!(text.contains("192.0.2."), log_ip != LogIp::Off, "{text}");
+    }
+}

@@ -218,7 +218,7 @@ impl Frontend {
             () = self.shared.shutdown.admission_over() => return None,
         };
         if received.is_err() {
-            self.shared.telemetry.count_limit(limit);
+            self.shared.telemetry.count_limit_of(limit, peer);
             self.shared.refusals.refuse(RefusalCause::Timeout, peer, None);
         }
         received.ok()
@@ -294,7 +294,7 @@ impl Frontend {
             }
             // Until the handshake is over, that is. Connections that send nothing are not charged.
             let Ok(_charge) = self.shared.memory.charge_before_upgrade(TLS_HANDSHAKE) else {
-                self.shared.telemetry.count_limit(LimitKind::Memory);
+                self.shared.telemetry.count_limit_of(LimitKind::Memory, endpoint);
                 return Err(io::ErrorKind::OutOfMemory.into());
             };
             let stream = acceptor.accept(CountedStream::new(stream)).await?;

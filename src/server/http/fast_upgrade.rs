@@ -151,10 +151,7 @@ impl<S> Rewind<S> {
                 let telemetry = Arc::clone(&routes.telemetry);
                 Ok(Rewind { prefetched, stream, turn: Turn::default(), charge, telemetry })
             }
-            Err(BudgetExhausted) => {
-                routes.telemetry.count_limit(LimitKind::Memory);
-                Err(stream)
-            }
+            Err(BudgetExhausted) => Err(stream),
         }
     }
 }

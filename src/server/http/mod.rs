@@ -131,7 +131,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         first = tokio::time::timeout(routes.head_timeout.get(), first) => match first {
             Ok(first) => first.ok()?,
             Err(_) => {
-                routes.telemetry.count_limit(LimitKind::HeadTimeout);
+                routes.telemetry.count_limit_of(LimitKind::HeadTimeout, endpoint);
                 routes.refuse(RefusalCause::Timeout, endpoint, None);
                 return None;
             }
@@ -147,6 +147,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         FirstRead::Other(prefetched) => match Rewind::new(prefetched, stream, &routes) {
             Ok(stream) => Box::pin(serve_by_hyper(stream, endpoint, routes, alive)).await,
             Err(stream) => {
+                routes.telemetry.count_limit_of(LimitKind::Memory, endpoint);
                 routes.admission.refuse(LimitKind::Memory, stream);
                 None
             }
@@ -211,9 +212,9 @@ async fn serve_by_hyper<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             Poll::Ready(result) => {
                 if let Err(error) = result {
                     if error.is_timeout() {
-                        telemetry.count_limit(LimitKind::HeadTimeout);
+                        telemetry.count_limit_of(LimitKind::HeadTimeout, endpoint);
                     } else if error.is_parse_too_large() {
-                        telemetry.count_limit(LimitKind::HeadSize);
+                        telemetry.count_limit_of(LimitKind::HeadSize, endpoint);
                     }
                     service.count_failure(&error);
                 }

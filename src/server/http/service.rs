@@ -72,7 +72,7 @@ impl HttpService {
         loop {
             self.routes.admission.memory().shed_before_upgrade().await;
             if !self.streams.started.load(Ordering::Relaxed) && !self.posted.load(Ordering::Relaxed) {
-                return self.routes.telemetry.count_limit(LimitKind::Memory);
+                return self.routes.telemetry.count_limit_of(LimitKind::Memory, self.peer);
             }
         }
     }
@@ -91,7 +91,7 @@ impl HttpService {
             _ => charge.resize_before_upgrade(size),
         };
         if let Err(BudgetExhausted) = charged {
-            self.routes.telemetry.count_limit(LimitKind::Memory);
+            self.routes.telemetry.count_limit_of(LimitKind::Memory, client);
             let mut response = upgrade::unavailable(upgrade::SHORT_OF_MEMORY);
             cors::allow_origin(&mut response, request.headers());
             return response.map(ResponseBody::Full);
@@ -212,7 +212,7 @@ impl HttpService {
                 }
                 SseRoute::Post => {
                     self.posted.store(true, Ordering::Relaxed);
-                    return events.deliver_post(request, charge).await;
+                    return events.deliver_post(request, client, charge).await;
                 }
             }
         }

@@ -259,6 +259,7 @@ impl SseService {
     pub(super) async fn deliver_post(
         &self,
         request: Request<Incoming>,
+        client: ClientEndpoint,
         head_charge: MemoryCharge,
     ) -> Response<ResponseBody> {
         let headers = cors::copy_origin(request.headers());
@@ -270,7 +271,7 @@ impl SseService {
             Ok(None) => return upgrade::plain(StatusCode::NOT_FOUND, NO_STREAM_ID).map(ResponseBody::Full),
             Err(PostError::Invalid) => StatusCode::BAD_REQUEST,
             Err(PostError::Limit(kind)) => {
-                self.shared.telemetry.count_limit(kind);
+                self.shared.telemetry.count_limit_of(kind, client);
                 match kind {
                     LimitKind::MessageSize => StatusCode::PAYLOAD_TOO_LARGE,
                     LimitKind::MessageTimeout => StatusCode::REQUEST_TIMEOUT,

@@ -1,5 +1,6 @@
 //! Usage by dialect: how many connections are and were open, when the last one closed, and by which evidence
-//! each was recognised. Numbers only: no payload, key or address is kept.
+//! each was recognised. Numbers only: no payload or key is kept, and an address only of the last client that
+//! reached a limit, until the log has it.
 //!
 //! The driver of a connection holds a `ConnectionGuard` and updates it. A [`Report`] is plain data, which
 //! `render` turns into a [`Format`].
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tracing::Span;
 
 pub(crate) use activity::Activity;
 pub use bridge_report::BridgeReport;
@@ -34,8 +36,8 @@ pub use counts::EvidenceCount;
 pub(crate) use counts::{ConnectionCount, Counts};
 use limit_counts::LimitCounts;
 pub use limit_counts::{LimitKind, LimitsReport};
-pub(in crate::server) use limit_lines::LimitLine;
 use limit_lines::LimitLines;
+pub(in crate::server) use limit_lines::{LimitLine, LimitedClient};
 pub use log_counts::{LogCounts, LogReport};
 pub(crate) use report::ServerSummary;
 pub use report::{
@@ -46,6 +48,7 @@ pub use time::UnixSeconds;
 
 use crate::protocol::dialect::{Candidates, Dialect, Evidence, ReleaseSet};
 use crate::protocol::model::PeerId;
+use crate::server::client_endpoint::ClientEndpoint;
 use crate::server::sharded::Sharded;
 
 /// Number of shards over which the connections are spread.
@@ -180,8 +183,19 @@ impl Telemetry {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Counts that a limit was reached.
+    /// Counts that a limit was reached, by the client whose connection has the current span.
     pub(super) fn count_limit(&self, kind: LimitKind) {
+        self.count_limit_by(kind, LimitedClient::Connected(Span::current()));
+    }
+
+    /// Counts that a client whose connection has no span yet has reached a limit.
+    pub(super) fn count_limit_of(&self, kind: LimitKind, endpoint: ClientEndpoint) {
+        self.count_limit_by(kind, LimitedClient::Unadmitted(endpoint.remote));
+    }
+
+    fn count_limit_by(&self, kind: LimitKind, client: LimitedClient) {
+        // Before the count, so that the line has the client.
+        self.limit_lines.lock().set_last(kind, client);
         self.limits.count(kind);
     }
 

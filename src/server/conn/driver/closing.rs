@@ -52,19 +52,22 @@ impl<T: Transport, G> Driver<T, G> {
         self.disarm();
         let lasted_s = u32::try_from(self.opened.elapsed(&self.shared.timers).as_secs()).unwrap_or(u32::MAX);
         let id = self.membership.peer();
-        match cause {
-            EndCause::Panicked => self.shared.telemetry.count_panic(),
-            EndCause::ServerClosed(trigger, _) => {
-                trigger.limit().into_iter().for_each(|kind| self.shared.telemetry.count_limit(kind));
+        let count_and_log = || {
+            match cause {
+                EndCause::Panicked => self.shared.telemetry.count_panic(),
+                EndCause::ServerClosed(trigger, _) => {
+                    trigger.limit().into_iter().for_each(|kind| self.shared.telemetry.count_limit(kind));
+                }
+                _ => {}
             }
-            _ => {}
-        }
+            cause.log(id, lasted_s);
+        };
         if let Some(activity) = &self.shared.activity {
             activity.count_end(cause.side(), cause.name(), self.membership.outbox().queued_bytes());
         }
         match &self.span {
-            None => cause.log(id, lasted_s),
-            Some(span) => span.in_scope(|| cause.log(id, lasted_s)),
+            None => count_and_log(),
+            Some(span) => span.in_scope(count_and_log),
         }
     }
 }

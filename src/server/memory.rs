@@ -31,6 +31,8 @@ const GROWTH_STEPS: u64 = 64;
 pub(crate) const CONNECTION: usize = 2 << 10;
 /// Number of bytes that an event stream takes in addition to its connection.
 pub(crate) const EVENT_STREAM: usize = 8 << 10;
+/// Number of bytes that a TLS handshake holds at most: its longest message, and its state.
+pub(crate) const TLS_HANDSHAKE: usize = 68 << 10;
 
 /// Nearness to a limit, in steps of 32nds of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::link::HANDSHAKE;
 use super::queue::LinkQueue;
 use super::tests::{TestNode, join, until};
 use super::tls::{KnownNodes, NodeTls};
 use super::wire::{EdgeMessage, Hello, OwnerMessage, append};
 use crate::protocol::cluster::NodeId;
 use crate::protocol::model::{Event, Reason, RoomKey};
-use crate::server::telemetry::LinkCutCounts;
+use crate::server::memory::MemoryBudget;
+use crate::server::telemetry::{LimitKind, LinkCutCounts};
 
 type NodeStream = tokio_rustls::client::TlsStream<TcpStream>;
 
@@ -153,6 +155,33 @@ async fn connections_without_handshake_do_not_keep_nodes_out() {
     // One that was waiting is closed for a later one.
     let closed = timeout(Duration::from_secs(1), idle[0].read(&mut [0; 1])).await;
     assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+}
+
+#[tokio::test]
+async fn handshakes_are_charged_once_they_begin_and_refused_without_memory() {
+    let memory = MemoryBudget::new(1 << 20);
+    let (node, friend) = (TestNode::start_within(1, &memory).await, TestNode::start(3).await);
+    node.know(&[&friend]);
+    friend.know(&[&node]);
+    let mut begun = TcpStream::connect(node.address).await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(memory.used(), 0);
+    begun.write_all(&[22]).await.unwrap();
+    until(|| memory.used() == HANDSHAKE).await;
+    drop(begun);
+    until(|| memory.used() == 0).await;
+
+    let mut clients = memory.empty_charge();
+    clients.resize(memory.limit() - HANDSHAKE + 1).unwrap();
+    let refused = timeout(Duration::from_secs(10), friend.dial(&node)).await.unwrap().unwrap();
+    assert!(refused.is_err() && friend.cluster.links.lock().is_empty());
+    assert_eq!(node.hub.telemetry().limit_count(LimitKind::Memory), 1);
+    assert_eq!(memory.used(), clients.bytes());
+
+    clients.resize(memory.limit() - HANDSHAKE).unwrap();
+    friend.use_rooms_of(&node).await;
+    until(|| memory.used() == clients.bytes()).await;
+    assert_eq!(node.hub.telemetry().limit_count(LimitKind::Memory), 1);
 }
 
 #[tokio::test]

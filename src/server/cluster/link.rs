@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -21,19 +20,20 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream, server};
 use tokio_util::sync::CancellationToken;
 
 use super::far::FarLink;
+use super::first_frame::{read_first, write_first};
 use super::guest::GuestLink;
 use super::link_fault::LinkFault;
 use super::question::{AcceptedCall, Answer, CallStream, NodeSocket, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{
-    CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, append, decode, invalid, split,
+    CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, decode, invalid, split,
 };
 use crate::protocol::cluster::{Generation, Millis, NodeId};
 use crate::protocol::model::RoomKey;
 use crate::server::hub::Hub;
 use crate::server::listener::AcceptFailures;
-use crate::server::memory::MemoryBudget;
-use crate::server::telemetry::LinkCutCounts;
+use crate::server::memory::{MemoryBudget, MemoryCharge, TLS_HANDSHAKE};
+use crate::server::telemetry::{LimitKind, LinkCutCounts};
 
 /// Longest time from a connection to the end of both handshakes.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,10 +46,10 @@ const MAX_HANDSHAKES: usize = 256;
 /// Most calls of this node whose handshake is not finished: some nodes at once must not exceed
 /// [`MAX_HANDSHAKES`] at another.
 const MAX_CALLS: usize = 32;
-/// Longest message of the first frame of a connection, in bytes.
-const MAX_FIRST: u32 = 1024;
 /// Buffer for what is read from a socket, in bytes: that of a TLS record.
 const SOCKET_BUFFER: usize = 16 * 1024;
+/// Bytes that a connection holds at most until it is known whether a node is at its other end.
+pub(super) const HANDSHAKE: usize = TLS_HANDSHAKE + SOCKET_BUFFER;
 /// Smallest buffer for what is read.
 const READ_BUFFER: usize = 64 * 1024;
 /// Bytes of a message besides the payload.
@@ -192,6 +192,9 @@ impl Links {
             let handshake = tokio::spawn(async move {
                 let acceptor = TlsAcceptor::from(Arc::clone(&links.tls.server));
                 let handshake = async {
+                    // Connections that send nothing are not charged.
+                    stream.peek(&mut [0]).await?;
+                    let _charge = links.charge_handshake()?;
                     let mut stream = acceptor.accept(buffered(stream)?).await?;
                     let node = links.node_of(stream.get_ref().1)?;
                     let (session, first) = read_first(&mut stream).await?;
@@ -217,6 +220,17 @@ impl Links {
             });
             handshakes.push_back(handshake.abort_handle());
         }
+    }
+
+    /// Returns the charge of a handshake. All of the budget is for nodes, and a part of it for clients before
+    /// their upgrade, which so do not keep nodes out.
+    fn charge_handshake(&self) -> io::Result<MemoryCharge> {
+        let mut charge = self.memory.empty_charge();
+        charge.resize(HANDSHAKE).map_err(|exhausted| {
+            self.hub.telemetry().count_limit(LimitKind::Memory);
+            io::Error::new(io::ErrorKind::OutOfMemory, exhausted)
+        })?;
+        Ok(charge)
     }
 
     /// Reports a ping or pong of another node, unless it has ended: its process sends them until it exits,
@@ -431,31 +445,6 @@ pub(crate) struct OutgoingCall {
 fn buffered(stream: TcpStream) -> io::Result<NodeSocket> {
     stream.set_nodelay(true)?;
     Ok(BufReader::with_capacity(SOCKET_BUFFER, stream))
-}
-
-/// Sends the first message of a connection, or the answer to it.
-async fn write_first(
-    stream: &mut (impl AsyncWrite + Unpin),
-    session: u32,
-    message: &impl Serialize,
-) -> io::Result<()> {
-    let mut frame = Vec::new();
-    append(&mut frame, session, message)?;
-    stream.write_all(&frame).await?;
-    stream.flush().await
-}
-
-/// Reads the first frame of a connection, and nothing after it. Returns its session and its message.
-async fn read_first(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u32, Vec<u8>)> {
-    let length = stream.read_u32_le().await?;
-    let session = stream.read_u32_le().await?;
-    // The session is counted.
-    let Some(length) = length.checked_sub(4).filter(|length| *length <= MAX_FIRST) else {
-        return Err(invalid("a first frame of invalid length"));
-    };
-    let mut message = vec![0; length as usize];
-    stream.read_exact(&mut message).await?;
-    Ok((session, message))
 }
 
 fn timed_out() -> io::Error {

@@ -8,6 +8,7 @@ mod engine;
 mod engine_fault;
 mod engine_task;
 mod far;
+mod first_frame;
 mod guest;
 #[cfg(test)]
 mod hostile_tests;

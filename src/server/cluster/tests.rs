@@ -144,11 +144,15 @@ pub(super) struct TestNode {
 
 impl TestNode {
     pub(super) async fn start(id: u64) -> TestNode {
-        let (hub, cluster) = (Hub::new(), Arc::<TestCluster>::default());
+        TestNode::start_within(id, &MemoryBudget::new(usize::MAX)).await
+    }
+
+    /// Starts a node whose clients and handshakes share a budget.
+    pub(super) async fn start_within(id: u64, memory: &Arc<MemoryBudget>) -> TestNode {
+        let (hub, cluster) = (Arc::new(Hub::with_memory(Arc::clone(memory))), Arc::<TestCluster>::default());
         hub.set_directory(Box::new(TestDirectory(Arc::clone(&cluster))));
-        let memory = MemoryBudget::new(usize::MAX);
         let observer: Arc<dyn LinkObserver> = Arc::<TestCluster>::clone(&cluster);
-        let links = Links::new(&hub, &memory, MAX_MESSAGE, observer).unwrap();
+        let links = Links::new(&hub, memory, MAX_MESSAGE, observer).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(Arc::clone(&links).accept(listener));

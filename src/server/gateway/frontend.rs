@@ -22,6 +22,7 @@ use crate::server::conn::{self, AdmittedClient, Shared, connection_span};
 use crate::server::http::{self, GrantedUpgrade, HEALTHCHECK_START, Routes, UpgradeTarget};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket};
+use crate::server::memory::TLS_HANDSHAKE;
 use crate::server::proxy_protocol::{self, ReportedSource};
 use crate::server::refusals::RefusalCause;
 use crate::server::reloadable::ReloadableTime;
@@ -34,9 +35,6 @@ use crate::server::transport::ws::Socket;
 /// Pause between the response to an upgrade request and a first frame for which the client does not have to
 /// ask.
 const FIRST_FRAME_PAUSE: Duration = Duration::from_millis(2);
-
-/// Number of bytes that a TLS handshake holds at most: its longest message, and its state.
-const TLS_HANDSHAKE: usize = 68 * 1024;
 
 /// Access to a gateway for connections that were accepted elsewhere: on a socket of another kind, or within
 /// the process.

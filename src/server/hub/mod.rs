@@ -175,6 +175,11 @@ impl Hub {
         Arc::default()
     }
 
+    /// Returns the counts of limits that clients and nodes reach.
+    pub(in crate::server) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
     /// Registers a connection whose events are pushed to `outbox`.
     pub fn register(self: &Arc<Self>, outbox: Outbox) -> Membership {
         Membership::new(Arc::clone(self), self.next_peer_id(), outbox)

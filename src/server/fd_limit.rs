@@ -11,11 +11,12 @@ pub const PREALLOCATED: u64 = 65_536;
 /// Number of descriptors that are not for connections.
 const RESERVE: u64 = 64;
 
-/// Raises the limit to the hard limit, as Node.js does, and preallocates the table. Returns the new limit.
+/// Raises the limit to the hard limit, as Node.js does, and begins to preallocate the table. Returns the new
+/// limit.
 ///
-/// It is cheaper before the process has a second thread. Linux doubles the table as it fills; in a process
-/// with threads it then blocks until no processor can be using the old table, which delays all connections
-/// for milliseconds.
+/// Linux doubles the table as it fills; in a process with threads it then blocks until no processor can be
+/// using the old table, which delays all connections for milliseconds. Here only a thread of its own waits
+/// for that.
 ///
 /// # Errors
 ///
@@ -27,7 +28,8 @@ pub fn raise() -> io::Result<u64> {
         // A duplicate with a high number grows the table. The table stays when the duplicate is closed; a
         // failure only means that it grows later.
         let last = i32::try_from(last).unwrap_or(i32::MAX);
-        drop(rustix::io::fcntl_dupfd_cloexec(io::stdin(), last));
+        let grow = move || drop(rustix::io::fcntl_dupfd_cloexec(io::stdin(), last));
+        drop(std::thread::Builder::new().name("descriptors".to_owned()).spawn(grow));
     }
     Ok(limit)
 }

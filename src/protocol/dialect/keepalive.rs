@@ -10,8 +10,8 @@ pub(crate) enum Keepalive {
     None,
     /// A ping, and the next one only if the pong arrived in time.
     PingPong {
-        /// Time from one ping to the next, and the timeout of a pong.
-        interval: Duration,
+        /// Time from one ping to the next, and the timeout of a pong, in seconds.
+        interval_s: u8,
     },
     /// A heartbeat every [`HEARTBEAT_INTERVAL`]; [`MAX_MISSED_HEARTBEATS`] unanswered ones are too many.
     Heartbeat {
@@ -22,10 +22,12 @@ pub(crate) enum Keepalive {
     },
 }
 
-/// Time from one heartbeat or ping to the next (sigver 13 to 20 except 15.0.2, measured).
-pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Time from one heartbeat or ping to the next, in seconds (sigver 13 to 20 except 15.0.2, measured).
+pub(super) const HEARTBEAT_INTERVAL_S: u8 = 5;
+/// The same as a duration.
+const HEARTBEAT_INTERVAL: Duration = seconds(HEARTBEAT_INTERVAL_S);
 /// Unanswered heartbeats after which a peer is given up (sigver 16 to 20, measured).
-const MAX_MISSED_HEARTBEATS: u32 = 3;
+const MAX_MISSED_HEARTBEATS: u8 = 3;
 
 /// Action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +37,12 @@ pub(super) enum KeepaliveDue {
     SendPingThenClose,
 }
 
-/// Keepalive state of one connection.
+/// Keepalive state of one connection. Part of the memory of every idle member.
 #[derive(Debug)]
 pub(super) struct KeepaliveTimer {
     policy: Keepalive,
     next: Option<Instant>,
-    unanswered: u32,
+    unanswered: u8,
     /// The peer has answered at least once.
     has_replied: bool,
 }
@@ -62,8 +64,8 @@ impl KeepaliveTimer {
         self.unanswered = 0;
         match self.policy {
             Keepalive::None => false,
-            Keepalive::PingPong { interval } => {
-                self.next = since.checked_add(interval);
+            Keepalive::PingPong { interval_s } => {
+                self.next = since.checked_add(seconds(interval_s));
                 self.unanswered = 1;
                 true
             }
@@ -114,13 +116,13 @@ impl KeepaliveTimer {
                 self.next = None;
                 None
             }
-            Keepalive::PingPong { interval } => {
+            Keepalive::PingPong { interval_s } => {
                 if self.unanswered > 0 {
                     self.next = None;
                     return Some(KeepaliveDue::Close);
                 }
                 self.unanswered = 1;
-                self.next = next_tick(due, interval, now);
+                self.next = next_tick(due, seconds(interval_s), now);
                 Some(KeepaliveDue::SendPing)
             }
             Keepalive::Heartbeat { send_final, enforce } => {
@@ -134,6 +136,10 @@ impl KeepaliveTimer {
             }
         }
     }
+}
+
+const fn seconds(seconds: u8) -> Duration {
+    Duration::from_secs(seconds as u64)
 }
 
 /// Returns the next point of a fixed rate, without the points that `now` is past.

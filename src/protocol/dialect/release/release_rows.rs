@@ -1,7 +1,5 @@
 //! The releases, one row each, oldest first.
 
-use std::time::Duration;
-
 use strum::{EnumCount, FromRepr, VariantArray};
 
 use super::Dialect;
@@ -9,7 +7,7 @@ use super::facts::{
     CloseFrames, Confirmation, EmptyContentClose, FamilyFacts, JoinerId, JsonCodec, JsonErrorTexts,
     JsonFacts, ReleaseFacts, UnknownJoiner, V1Facts, V1Schema, V2Facts,
 };
-use crate::protocol::dialect::keepalive::{HEARTBEAT_INTERVAL, Keepalive};
+use crate::protocol::dialect::keepalive::{HEARTBEAT_INTERVAL_S, Keepalive};
 use crate::protocol::model::MemberChoice;
 
 /// Group of versions that no message distinguishes, named after the newest of them.
@@ -108,7 +106,7 @@ impl Release {
 }
 
 /// Ping every 5 s, closed if the pong is not received by the next.
-const PINGS: Keepalive = Keepalive::PingPong { interval: HEARTBEAT_INTERVAL };
+const PINGS: Keepalive = Keepalive::PingPong { interval_s: HEARTBEAT_INTERVAL_S };
 const HEARTBEAT: Keepalive = Keepalive::Heartbeat { send_final: false, enforce: true };
 /// The heartbeat that is one too many is sent before the connection is closed.
 const FINAL_HEARTBEAT: Keepalive = Keepalive::Heartbeat { send_final: true, enforce: true };
@@ -351,7 +349,7 @@ const V15_0_2: ReleaseFacts = ReleaseFacts {
     version: "15.0.2",
     versions: &["15.0.2"],
     dialect: Dialect::Sigver15,
-    keepalive: Keepalive::PingPong { interval: Duration::from_secs(4) },
+    keepalive: Keepalive::PingPong { interval_s: 4 },
     family: FamilyFacts::ProtobufV1(V1Facts {
         close: CloseFrames { unresponsive: (4002, "Pong not received in 4000 seconds"), ..V1_15.close },
         ..V1_15_0_1

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader};
+use tokio::io::{AsyncBufRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -23,10 +23,11 @@ use super::far::FarLink;
 use super::first_frame::{read_first, write_first};
 use super::guest::GuestLink;
 use super::link_fault::LinkFault;
+use super::link_stream::LinkStream;
 use super::question::{AcceptedCall, Answer, CallStream, NodeSocket, Question};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{
-    CALL_SESSION, Call, EdgeMessage, HEAD, Hello, LINK_SESSION, OwnerMessage, decode, invalid, split,
+    CALL_SESSION, Call, EdgeMessage, Hello, LINK_SESSION, OwnerMessage, decode, invalid, timed_out,
 };
 use crate::protocol::cluster::{Generation, Millis, NodeId};
 use crate::protocol::model::RoomKey;
@@ -39,8 +40,6 @@ use crate::server::telemetry::{LimitKind, LinkCutCounts};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two pings.
 const PING_INTERVAL: Duration = Duration::from_millis(crate::protocol::cluster::PING_INTERVAL);
-/// Time without anything from the other node after which a link is cut.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Most connections whose handshake is not finished.
 const MAX_HANDSHAKES: usize = 256;
 /// Most calls of this node whose handshake is not finished: some nodes at once must not exceed
@@ -50,8 +49,6 @@ const MAX_CALLS: usize = 32;
 const SOCKET_BUFFER: usize = 16 * 1024;
 /// Bytes that a connection holds at most until it is known whether a node is at its other end.
 pub(super) const HANDSHAKE: usize = TLS_HANDSHAKE + SOCKET_BUFFER;
-/// Smallest buffer for what is read.
-const READ_BUFFER: usize = 64 * 1024;
 /// Bytes of a message besides the payload.
 const MESSAGE_OVERHEAD: usize = 64 * 1024;
 
@@ -211,8 +208,7 @@ impl Links {
                 };
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await.unwrap_or_else(|_| Err(timed_out())) {
                     Ok(Some((stream, node))) => {
-                        let (read, write) = tokio::io::split(stream);
-                        tokio::spawn(async move { links.serve(node, read, write).await });
+                        tokio::spawn(async move { links.serve(node, stream).await });
                     }
                     Ok(None) => {}
                     Err(error) => tracing::debug!(%error, "refused a link"),
@@ -252,7 +248,8 @@ impl Links {
     }
 
     /// Serves the rooms of this node to another.
-    async fn serve(&self, node: NodeId, read: impl AsyncRead + Unpin, write: impl AsyncWrite + Unpin) {
+    async fn serve(&self, node: NodeId, stream: impl AsyncBufRead + AsyncWrite + Unpin) {
+        let stream = LinkStream::new(stream);
         let guests = Arc::new(GuestLink::new(&self.hub));
         self.guests.lock().push(Arc::clone(&guests));
         guests.queue.send(LINK_SESSION, &Hello::own());
@@ -285,8 +282,8 @@ impl Links {
             Ok(())
         };
         let ended = tokio::select! {
-            ended = read_frames(read, self.max_frame, handle) => ended,
-            ended = guests.queue.write_to(write, || guests.relieved()) => ended,
+            ended = stream.read_frames(self.max_frame, handle) => ended,
+            ended = guests.queue.write_to(&stream, || guests.relieved()) => ended,
             () = guests.follow_notices() => Ok(()),
         };
         self.log_end(node, &ended, false);
@@ -307,7 +304,7 @@ impl Links {
             Err(error) if LinkFault::of(error) == LinkFault::UnknownKey => self.observer.found_unknown(node),
             _ => {}
         }
-        let (read, write) = tokio::io::split(stream?);
+        let stream = LinkStream::new(stream?);
         let link = FarLink::new(node, address, &self.memory);
         link.queue.send(LINK_SESSION, &Hello::own());
         let mut greeted = false;
@@ -334,8 +331,8 @@ impl Links {
             Ok(())
         };
         let ended = tokio::select! {
-            ended = read_frames(read, self.max_frame, handle) => ended,
-            ended = link.queue.write_to(write, || link.relieved()) => ended,
+            ended = stream.read_frames(self.max_frame, handle) => ended,
+            ended = link.queue.write_to(&stream, || link.relieved()) => ended,
             ended = self.ping(&link) => ended,
         };
         // One that was not greeted does not know this node yet.
@@ -445,35 +442,4 @@ pub(crate) struct OutgoingCall {
 fn buffered(stream: TcpStream) -> io::Result<NodeSocket> {
     stream.set_nodelay(true)?;
     Ok(BufReader::with_capacity(SOCKET_BUFFER, stream))
-}
-
-fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the other node did not answer in time")
-}
-
-/// Reads frames until the other node ends the link, is silent, or sends an invalid one.
-async fn read_frames(
-    mut stream: impl AsyncRead + Unpin,
-    max_frame: usize,
-    mut handle: impl FnMut(u32, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut buffer: Vec<u8> = Vec::with_capacity(READ_BUFFER);
-    loop {
-        buffer.reserve(READ_BUFFER / 2);
-        let read = timeout(SILENCE_TIMEOUT, stream.read_buf(&mut buffer)).await;
-        if read.unwrap_or_else(|_| Err(timed_out()))? == 0 {
-            return Ok(());
-        }
-        let mut handled = 0;
-        while let Some((session, message, length)) =
-            split(buffer.get(handled..).unwrap_or_default(), max_frame + HEAD)?
-        {
-            handle(session, message)?;
-            handled += length;
-        }
-        buffer.drain(..handled);
-        if buffer.is_empty() && buffer.capacity() > 4 * READ_BUFFER {
-            buffer = Vec::with_capacity(READ_BUFFER);
-        }
-    }
 }

@@ -14,6 +14,7 @@ mod guest;
 mod hostile_tests;
 mod link;
 mod link_fault;
+mod link_stream;
 mod name_hash;
 mod node;
 mod node_clock;

@@ -22,8 +22,8 @@ pub(super) const OLDEST_VERSION: u16 = 1;
 /// The version from which on nodes know handles of signaller.
 pub(super) const WITH_HANDLES: u16 = 2;
 
-/// Bytes before the message: length and session.
-pub(super) const HEAD: usize = 8;
+/// Bytes of the length of a frame, which are not counted in it.
+pub(super) const LENGTH: usize = 4;
 
 /// The session of messages that concern the link.
 pub(super) const LINK_SESSION: u32 = 0;
@@ -170,27 +170,33 @@ impl Flavor for FrameBuffer<'_> {
 /// Appends a frame.
 pub(super) fn append(buffer: &mut Vec<u8>, session: u32, message: &impl Serialize) -> io::Result<()> {
     let start = buffer.len();
-    buffer.extend_from_slice(&[0; 4]);
+    buffer.extend_from_slice(&[0; LENGTH]);
     buffer.extend_from_slice(&session.to_le_bytes());
     postcard::serialize_with_flavor(message, FrameBuffer(buffer)).map_err(invalid)?;
-    let length = u32::try_from(buffer.len().saturating_sub(start + 4)).map_err(invalid)?;
-    if let Some(head) = buffer.get_mut(start..start + 4) {
+    let length = u32::try_from(buffer.len().saturating_sub(start + LENGTH)).map_err(invalid)?;
+    if let Some(head) = buffer.get_mut(start..start + LENGTH) {
         head.copy_from_slice(&length.to_le_bytes());
     }
     Ok(())
 }
 
-/// Returns the session and the message of the frame at the beginning of `bytes`, and the length of the frame;
-/// `None` if it is not complete.
-pub(super) fn split(bytes: &[u8], max_frame: usize) -> io::Result<Option<(u32, &[u8], usize)>> {
-    let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+/// Returns the length of the frame that begins with `bytes`; `None` if it is not there yet.
+pub(super) fn frame_length(bytes: &[u8], max_frame: usize) -> io::Result<Option<usize>> {
+    let Some(length) = bytes.first_chunk::<LENGTH>() else { return Ok(None) };
     let length = u32::from_le_bytes(*length) as usize;
     if length > max_frame || length < 4 {
         return Err(invalid("a frame of invalid length"));
     }
-    let Some(frame) = rest.get(..length) else { return Ok(None) };
+    Ok(Some(length + LENGTH))
+}
+
+/// Returns the session and the message of the frame at the beginning of `bytes`, and the length of the frame;
+/// `None` if it is not complete.
+pub(super) fn split(bytes: &[u8], max_frame: usize) -> io::Result<Option<(u32, &[u8], usize)>> {
+    let Some(length) = frame_length(bytes, max_frame)? else { return Ok(None) };
+    let Some(frame) = bytes.get(LENGTH..length) else { return Ok(None) };
     let Some((session, message)) = frame.split_first_chunk::<4>() else { return Ok(None) };
-    Ok(Some((u32::from_le_bytes(*session), message, length + 4)))
+    Ok(Some((u32::from_le_bytes(*session), message, length)))
 }
 
 /// Decodes a message.
@@ -201,4 +207,9 @@ pub(super) fn decode<'a, M: Deserialize<'a>>(bytes: &'a [u8]) -> io::Result<M> {
 /// Returns an error about what another node sent.
 pub(super) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Returns the error about another node that is silent.
+pub(super) fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the other node did not answer in time")
 }

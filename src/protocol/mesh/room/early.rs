@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::pipes::cost;
+use super::pipe_queues::cost;
 use super::{BridgedRoom, MeshPeer};
 use crate::protocol::mesh::presence::StandInRole;
 use crate::protocol::mesh::user_message::MessageChunk;
@@ -32,15 +32,15 @@ impl BridgedRoom {
             return;
         }
         self.counts.cut = self.counts.cut.saturating_add(1);
-        if let Some(peer) = self.peers.get_mut(&number) {
+        if let Some(peer) = self.peers.get_mut(number) {
             peer.fail();
         }
     }
 
     /// Keeps what waits from the client that a stand-in called, whose join failed.
     pub(super) fn keep_early(&mut self, number: u32) {
-        let Some(member) = self.peers.get(&number).and_then(MeshPeer::entry_member) else { return };
-        let Some(pipe) = self.pipes.remove(&(number, member)) else { return };
+        let Some(member) = self.peers.get(number).and_then(MeshPeer::entry_member) else { return };
+        let Some(pipe) = self.pipes.remove((number, member)) else { return };
         for chunk in pipe.into_waiting() {
             self.take_early(number, chunk);
         }
@@ -51,7 +51,7 @@ impl BridgedRoom {
         if self.early.is_empty() {
             return;
         }
-        let Some(member) = self.peers.get(&number).and_then(MeshPeer::entry_member) else { return };
+        let Some(member) = self.peers.get(number).and_then(MeshPeer::entry_member) else { return };
         let Some((group, role)) = self.presence.stand_in(number) else { return };
         let Some((_, target)) = self.calls.get(&number).copied() else { return };
         for role in [StandInRole::Provisional, role] {

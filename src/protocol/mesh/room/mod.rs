@@ -7,6 +7,8 @@
 //! and each pair has its own order and its own failures.
 
 mod early;
+mod peers;
+mod pipe_queues;
 mod pipes;
 mod stand_ins;
 #[cfg(test)]
@@ -19,7 +21,9 @@ use super::group::MeshGroup;
 use super::peer::{ChannelFrame, MeshChannel, MeshPeer};
 use super::presence::{Presence, PresenceLimits, StandInRole};
 use early::EarlyMessages;
-use pipes::{Pipe, PipeKey, Rates};
+use peers::Peers;
+use pipe_queues::Pipes;
+use pipes::Rates;
 
 /// Bounds of a bridged room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,13 +143,12 @@ pub(crate) struct BridgedRoom {
     limits: BridgedRoomLimits,
     rng: fastrand::Rng,
     presence: Presence,
-    /// Peers by the number of the stand-in.
-    peers: BTreeMap<u32, MeshPeer>,
+    peers: Peers,
     /// Peers that leave once no client waits for them, and the time at which each leaves at the latest.
     departing: BTreeMap<u32, Instant>,
     /// The channels over which stand-ins called clients, and the aliases of these.
     calls: BTreeMap<u32, (MeshChannel, u32)>,
-    pipes: BTreeMap<PipeKey, Pipe>,
+    pipes: Pipes,
     /// Messages for stand-ins by group and purpose, until one has joined.
     early: BTreeMap<(MeshGroup, StandInRole), EarlyMessages>,
     rates: Rates,
@@ -161,10 +164,10 @@ impl BridgedRoom {
             limits,
             rng: fastrand::Rng::with_seed(seed),
             presence: Presence::new(limits.presence),
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             departing: BTreeMap::new(),
             calls: BTreeMap::new(),
-            pipes: BTreeMap::new(),
+            pipes: Pipes::default(),
             early: BTreeMap::new(),
             rates: Rates::default(),
             former_ids: BTreeMap::new(),
@@ -206,7 +209,7 @@ impl BridgedRoom {
         let stand_in = self.presence.called(group, now)?;
         self.settle(now);
         let (network, id) = (self.network(group), self.any_id(group));
-        let peer = self.peers.get_mut(&stand_in)?;
+        let peer = self.peers.get_mut(stand_in)?;
         peer.open_entry(network);
         let channel = peer.called(offer, id, now);
         self.settle(now);
@@ -215,7 +218,7 @@ impl BridgedRoom {
 
     /// Returns the channel over which a client asked for another.
     pub(crate) fn asked_over(&self, channel: MeshChannel) -> Option<MeshChannel> {
-        self.peers.get(&channel.peer)?.asked_over(channel)
+        self.peers.get(channel.peer)?.asked_over(channel)
     }
 
     /// Takes the local session description of a channel.
@@ -245,18 +248,13 @@ impl BridgedRoom {
 
     /// Returns the time of the next [`tick`](Self::tick), if there is one.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let peers = self.peers.values().filter_map(MeshPeer::deadline);
-        let own = [self.presence.deadline(), self.rates.deadline(), self.departures_deadline()];
-        peers.chain(own.into_iter().flatten()).min()
+        let (peers, presence) = (self.peers.deadline(), self.presence.deadline());
+        [peers, presence, self.rates.deadline(), self.departures_deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
-        for peer in self.peers.values_mut() {
-            if peer.deadline().is_some_and(|deadline| deadline <= now) {
-                peer.tick(now);
-            }
-        }
+        self.peers.tick(now);
         self.presence.tick(now);
         self.settle(now);
         self.forget_relayed(now);
@@ -264,14 +262,13 @@ impl BridgedRoom {
 
     /// Has every stand-in leave.
     pub(crate) fn end(&mut self, now: Instant) {
-        let numbers: Vec<u32> = self.peers.keys().copied().collect();
-        for number in numbers {
+        for number in self.peers.numbers() {
             self.remove_peer(number, now);
         }
     }
 
     fn with_peer(&mut self, number: u32, now: Instant, input: impl FnOnce(&mut MeshPeer)) {
-        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let Some(peer) = self.peers.get_mut(number) else { return };
         let (group, before) = (peer.group(), peer.id());
         input(peer);
         let id = peer.id();

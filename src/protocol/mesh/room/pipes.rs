@@ -1,38 +1,14 @@
 //! User messages from one client to one other: what was sent to the stand-in of the receiver leaves from the
 //! stand-in of the sender, at no more than the rates of the sender and of the room.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{BridgedRoom, BridgedRoomLimits, MeshPeer};
+use super::pipe_queues::{PipeKey, cost};
+use super::{BridgedRoom, BridgedRoomLimits};
 use crate::protocol::mesh::presence::{MeshMember, StandInRole};
 use crate::protocol::mesh::user_message::{ChunkError, ChunkWriter, MessageChunk};
 use crate::protocol::token_bucket::TokenBucket;
-
-/// The stand-in to which a client sends, and the client.
-pub(super) type PipeKey = (u32, u32);
-
-/// Messages on their way in one direction of a pair.
-#[derive(Debug, Default)]
-pub(super) struct Pipe {
-    writer: Option<ChunkWriter>,
-    waiting: VecDeque<MessageChunk>,
-    waiting_bytes: usize,
-}
-
-impl Pipe {
-    /// Returns what was not carried.
-    pub(super) fn into_waiting(self) -> VecDeque<MessageChunk> {
-        self.waiting
-    }
-}
-
-/// Bytes that a chunk counts apart from its data.
-const CHUNK_OVERHEAD: usize = 64;
-
-pub(super) fn cost(chunk: &MessageChunk) -> usize {
-    chunk.data.len().saturating_add(CHUNK_OVERHEAD)
-}
 
 /// Number of senders above which those that send nothing are forgotten.
 const MAX_IDLE_SENDERS: usize = 64;
@@ -79,8 +55,7 @@ impl Rates {
 impl BridgedRoom {
     /// Returns the number of bytes that wait in the room.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        let in_pipes = self.pipes.values().map(|pipe| pipe.waiting_bytes);
-        in_pipes.fold(self.early_bytes(), usize::saturating_add)
+        self.pipes.waiting_bytes().saturating_add(self.early_bytes())
     }
 
     /// Cuts the pair for which most bytes wait, after those that are not connected.
@@ -88,9 +63,7 @@ impl BridgedRoom {
         if self.shed_early() {
             return;
         }
-        let fullest = self.pipes.iter().max_by_key(|(_, pipe)| pipe.waiting_bytes);
-        if let Some((key, _)) = fullest.filter(|(_, pipe)| pipe.waiting_bytes > 0) {
-            let key = *key;
+        if let Some(key) = self.pipes.fullest() {
             self.counts.too_fast = self.counts.too_fast.saturating_add(1);
             self.cut(key);
             self.settle(now);
@@ -99,14 +72,12 @@ impl BridgedRoom {
 
     /// Takes a chunk that a client sent to a stand-in.
     pub(super) fn take_chunk(&mut self, key: PipeKey, chunk: MessageChunk, now: Instant) {
-        let pipe = self.pipes.entry(key).or_default();
-        pipe.waiting_bytes = pipe.waiting_bytes.saturating_add(cost(&chunk));
-        pipe.waiting.push_back(chunk);
+        self.pipes.push(key, chunk);
         // Otherwise it waits behind the turns of the others.
         if !self.rates.is_room_behind {
             while self.carry_chunk(key, now) {}
         }
-        let waiting = self.pipes.get(&key).map_or(0, |pipe| pipe.waiting_bytes);
+        let waiting = self.pipes.waiting_bytes_of(key);
         if waiting == 0 {
             return;
         }
@@ -129,31 +100,28 @@ impl BridgedRoom {
     /// Returns true if a stand-in neither has nor sets up a channel to the client of a pipe: other clients
     /// relay what it sends, and can invent it.
     fn is_relayed(&self, (stand_in, member): PipeKey) -> bool {
-        self.peers.get(&stand_in).is_none_or(|peer| !peer.has_channel_to(member))
+        self.peers.get(stand_in).is_none_or(|peer| !peer.has_channel_to(member))
     }
 
     /// Returns the number of bytes that clients relayed to a stand-in and that wait until their senders are
     /// connected. The bound is for all of these together, as each may be invented.
     fn relayed_bytes(&self, stand_in: u32) -> usize {
-        let of_stand_in = self.pipes.range((stand_in, 0)..=(stand_in, u32::MAX));
-        let relayed = of_stand_in.filter(|(key, pipe)| {
-            pipe.waiting_bytes > 0 && self.is_relayed(**key) && self.other_end(**key).is_none()
-        });
-        relayed.map(|(_, pipe)| pipe.waiting_bytes).fold(0, usize::saturating_add)
+        let of_stand_in = self.pipes.waiting_of(stand_in);
+        let relayed = of_stand_in.filter(|key| self.is_relayed(*key) && self.other_end(*key).is_none());
+        relayed.map(|key| self.pipes.waiting_bytes_of(key)).fold(0, usize::saturating_add)
     }
 
     /// Forgets what clients relayed of senders that have not connected.
     pub(super) fn forget_relayed(&mut self, now: Instant) {
         let peers = &self.peers;
-        self.pipes.retain(|(stand_in, member), _| {
-            peers.get(stand_in).is_some_and(|peer| peer.is_near(*member, now))
-        });
+        self.pipes
+            .retain(|(stand_in, member)| peers.get(stand_in).is_some_and(|peer| peer.is_near(member, now)));
     }
 
     /// Cuts a pair for which too much waits, so that no message is lost without a trace.
     fn cut(&mut self, (stand_in, member): PipeKey) {
-        self.pipes.remove(&(stand_in, member));
-        if let Some(peer) = self.peers.get_mut(&stand_in) {
+        self.pipes.remove((stand_in, member));
+        if let Some(peer) = self.peers.get_mut(stand_in) {
             peer.disconnect(member);
         }
     }
@@ -165,7 +133,7 @@ impl BridgedRoom {
         self.rates.is_room_behind = false;
         let mut is_any_carried = false;
         loop {
-            if self.pipes.values().all(|pipe| pipe.waiting.is_empty()) {
+            if !self.pipes.has_waiting() {
                 return is_any_carried;
             }
             if let Some(at) = self.rates.room.and_then(|bucket| bucket.ready_at(now)) {
@@ -173,8 +141,7 @@ impl BridgedRoom {
                 self.rates.is_room_behind = true;
                 return is_any_carried;
             }
-            let mut waiting: Vec<PipeKey> =
-                self.pipes.iter().filter(|(_, pipe)| !pipe.waiting.is_empty()).map(|(key, _)| *key).collect();
+            let mut waiting = self.pipes.waiting();
             let first = waiting.partition_point(|key| Some(*key) <= self.rates.last);
             waiting.rotate_left(first);
             let mut is_carried = false;
@@ -194,27 +161,25 @@ impl BridgedRoom {
         let StandInRole::For(receiver) = role else { return None };
         let sender = MeshMember { group, id: member };
         let from = self.presence.stand_in_for(receiver.group, sender)?;
-        let peer = self.peers.get(&from)?;
+        let peer = self.peers.get(from)?;
         peer.members().any(|(id, _)| id == receiver.id).then_some((sender, receiver, from))
     }
 
     /// Carries the next chunk of a pair. Returns false if there is none, or if it has to wait.
     fn carry_chunk(&mut self, key: PipeKey, now: Instant) -> bool {
-        if self.pipes.get(&key).is_none_or(|pipe| pipe.waiting.is_empty()) {
+        if !self.pipes.is_waiting(key) {
             return false;
         }
         let Some((sender, receiver, from)) = self.other_end(key) else { return false };
-        let Some(pipe) = self.pipes.get_mut(&key) else { return false };
         if let Some(at) = self.rates.ready_at(sender, now) {
             self.rates.resume_at(at);
             return false;
         }
-        let Some(chunk) = pipe.waiting.pop_front() else { return false };
-        pipe.waiting_bytes = pipe.waiting_bytes.saturating_sub(cost(&chunk));
+        let Some((chunk, writer)) = self.pipes.pop(key) else { return false };
         self.rates.last = Some(key);
         self.rates.take(sender, cost(&chunk), &self.limits, now);
         let (first, max) = (self.rng.u16(..), self.limits.max_message);
-        let writer = pipe.writer.get_or_insert_with(|| ChunkWriter::new(receiver.group, max, first));
+        let writer = writer.get_or_insert_with(|| ChunkWriter::new(receiver.group, max, first));
         let mut written = Vec::new();
         match writer.push(&chunk, &mut written) {
             Ok(()) => {
@@ -229,8 +194,7 @@ impl BridgedRoom {
                 self.counts.dropped = self.counts.dropped.saturating_add(1);
             }
         }
-        let peer: Option<&mut MeshPeer> = self.peers.get_mut(&from);
-        let Some(peer) = peer else { return true };
+        let Some(peer) = self.peers.get_mut(from) else { return true };
         for part in &written {
             peer.send(receiver.id, chunk.is_broadcast, part);
         }

@@ -15,10 +15,7 @@ impl BridgedRoom {
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
             let presence = self.presence.take_actions();
-            let mut reports: Vec<(u32, PeerAction)> = Vec::new();
-            for (number, peer) in &mut self.peers {
-                reports.extend(peer.take_actions().into_iter().map(|action| (*number, action)));
-            }
+            let reports = self.peers.take_actions();
             // What waited is sent by peers, whose actions are taken next.
             if presence.is_empty() && reports.is_empty() && !self.flush_pipes(now) {
                 break;
@@ -37,7 +34,7 @@ impl BridgedRoom {
     fn report(&mut self, number: u32, action: PeerAction, now: Instant) {
         match action {
             PeerAction::Offer { channel, label } => {
-                let group = self.peers.get(&number).map(MeshPeer::group);
+                let group = self.peers.get(number).map(MeshPeer::group);
                 let call = self.calls.get(&number).filter(|(called, _)| *called == channel);
                 self.actions.push(match call.copied().zip(group) {
                     Some(((_, target), group)) => BridgeAction::Call { channel, label, group, target },
@@ -57,17 +54,15 @@ impl BridgedRoom {
                 self.actions.push(BridgeAction::Close { channel });
             }
             PeerAction::Forward { recipient, channel, frame } => {
-                let group = self.peers.get(&number).map(MeshPeer::group);
-                let to = self
-                    .peers
-                    .values_mut()
-                    .find(|peer| Some(peer.group()) == group && peer.id() == recipient);
-                if let Some(peer) = to {
+                let group = self.peers.get(number).map(MeshPeer::group);
+                let is_recipient = |peer: &MeshPeer| Some(peer.group()) == group && peer.id() == recipient;
+                let to = self.peers.iter().find(|(_, peer)| is_recipient(peer)).map(|(to, _)| to);
+                if let Some(peer) = to.and_then(|to| self.peers.get_mut(to)) {
                     peer.forwarded(channel, frame, now);
                 }
             }
             PeerAction::Joined => {
-                if let Some((group, id)) = self.peers.get(&number).map(|peer| (peer.group(), peer.id())) {
+                if let Some((group, id)) = self.peers.get(number).map(|peer| (peer.group(), peer.id())) {
                     let is_member =
                         !matches!(self.presence.stand_in(number), Some((_, StandInRole::Placeholder)));
                     self.announce_to_siblings(number, group, id, is_member);
@@ -84,12 +79,12 @@ impl BridgedRoom {
                 self.presence.linked(number, member, now);
             }
             PeerAction::MemberLeft { member } => {
-                self.pipes.remove(&(number, member));
+                self.pipes.remove((number, member));
                 self.presence.unlinked(number, member, now);
             }
             PeerAction::Departed { member } => {
-                let Some(group) = self.peers.get(&number).map(MeshPeer::group) else { return };
-                for peer in self.peers.values_mut().filter(|peer| peer.group() == group) {
+                let Some(group) = self.peers.get(number).map(MeshPeer::group) else { return };
+                for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.group() == group) {
                     peer.departed(member);
                 }
             }
@@ -116,10 +111,10 @@ impl BridgedRoom {
                 self.add_peer(stand_in, group).join_through(&neighbors, network, is_announced, now);
             }
             PresenceAction::Introduce { stand_in, member } => {
-                let Some(group) = self.peers.get(&stand_in).map(MeshPeer::group) else { return };
+                let Some(group) = self.peers.get(stand_in).map(MeshPeer::group) else { return };
                 let mut neighbors = self.neighbors(group);
                 neighbors.retain(|neighbor| neighbor.member == member);
-                if let Some(peer) = self.peers.get_mut(&stand_in) {
+                if let Some(peer) = self.peers.get_mut(stand_in) {
                     peer.introduce_to(&neighbors, now);
                 }
             }
@@ -128,7 +123,7 @@ impl BridgedRoom {
                 self.add_peer(stand_in, group).open_entry(network);
             }
             PresenceAction::Announce { stand_in } => {
-                let announced = self.peers.get_mut(&stand_in).map(|peer| {
+                let announced = self.peers.get_mut(stand_in).map(|peer| {
                     peer.announce();
                     (peer.group(), peer.id())
                 });
@@ -138,7 +133,7 @@ impl BridgedRoom {
             }
             PresenceAction::Leave { stand_in } => self.depart(stand_in, now),
             PresenceAction::Cut { stand_in, member } => {
-                if let Some(peer) = self.peers.get_mut(&stand_in) {
+                if let Some(peer) = self.peers.get_mut(stand_in) {
                     peer.disconnect(member);
                 }
             }
@@ -176,7 +171,7 @@ impl BridgedRoom {
     /// Returns the members of a group to which stand-ins have channels, each once.
     fn neighbors(&self, group: MeshGroup) -> Vec<Neighbor> {
         let mut neighbors: Vec<Neighbor> = Vec::new();
-        let of_group = |(number, peer): &(&u32, &MeshPeer)| {
+        let of_group = |(number, peer): &(u32, &MeshPeer)| {
             peer.group() == group && peer.is_member() && !self.departing.contains_key(number)
         };
         for (_, peer) in self.peers.iter().filter(of_group) {
@@ -200,10 +195,10 @@ impl BridgedRoom {
         let own = own.filter(|id| *id >= LOWEST_ID && facts.ids.contains(id) && !self.has_id(group, *id));
         let id = own.unwrap_or_else(|| self.any_id(group));
         let mut peer = MeshPeer::new(group, number, id);
-        for (other, sibling) in &self.peers {
+        for (other, sibling) in self.peers.iter() {
             if sibling.group() == group {
                 let is_placeholder =
-                    matches!(self.presence.stand_in(*other), Some((_, StandInRole::Placeholder)));
+                    matches!(self.presence.stand_in(other), Some((_, StandInRole::Placeholder)));
                 peer.add_sibling(sibling.id(), sibling.is_member() && !is_placeholder);
             }
         }
@@ -211,13 +206,13 @@ impl BridgedRoom {
             peer.add_sibling(*former, false);
         }
         self.announce_to_siblings(number, group, id, false);
-        self.peers.entry(number).or_insert(peer)
+        self.peers.insert(number, peer)
     }
 
     /// Reports the id of another peer to the peers of a group.
     pub(super) fn announce_to_siblings(&mut self, number: u32, group: MeshGroup, id: u32, is_member: bool) {
-        for (other, peer) in &mut self.peers {
-            if *other != number && peer.group() == group {
+        for (other, peer) in self.peers.iter_mut() {
+            if other != number && peer.group() == group {
                 peer.add_sibling(id, is_member);
             }
         }
@@ -225,21 +220,21 @@ impl BridgedRoom {
 
     /// Has a peer leave: once clients are members that are joining now and wait for it.
     fn depart(&mut self, number: u32, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&number) else { return };
+        let Some(peer) = self.peers.get_mut(number) else { return };
         if peer.joiners_deadline(now).is_none() {
             return self.remove_peer(number, now);
         }
         peer.stop_requests();
         let (group, id) = (peer.group(), peer.id());
         self.departing.insert(number, now.checked_add(JOINER_TIMEOUT).unwrap_or(now));
-        self.pipes.retain(|(stand_in, _), _| *stand_in != number);
+        self.pipes.retain(|(stand_in, _)| stand_in != number);
         self.announce_to_siblings(number, group, id, false);
     }
 
     /// Has peers leave for which no client waits any more.
     fn end_departures(&mut self, now: Instant) {
         let is_over = |number: &u32, until: Instant| {
-            until <= now || self.peers.get(number).is_none_or(|peer| peer.joiners_deadline(now).is_none())
+            until <= now || self.peers.get(*number).is_none_or(|peer| peer.joiners_deadline(now).is_none())
         };
         let departing = self.departing.iter().filter(|(number, until)| is_over(number, **until));
         let over: Vec<u32> = departing.map(|(number, _)| *number).collect();
@@ -251,7 +246,7 @@ impl BridgedRoom {
     /// Returns the time at which the next of the peers leaves at the latest that wait for clients.
     pub(super) fn departures_deadline(&self) -> Option<Instant> {
         let deadline = |(number, until): (&u32, &Instant)| {
-            let joiners = self.peers.get(number).and_then(MeshPeer::last_joiner_deadline);
+            let joiners = self.peers.get(*number).and_then(MeshPeer::last_joiner_deadline);
             joiners.map_or(*until, |at| at.min(*until))
         };
         self.departing.iter().map(deadline).min()
@@ -261,7 +256,7 @@ impl BridgedRoom {
     pub(super) fn remove_peer(&mut self, number: u32, now: Instant) {
         self.departing.remove(&number);
         self.calls.remove(&number);
-        let Some(mut peer) = self.peers.remove(&number) else { return };
+        let Some(mut peer) = self.peers.remove(number) else { return };
         let (group, id) = (peer.group(), peer.id());
         peer.leave();
         for action in peer.take_actions() {
@@ -269,14 +264,14 @@ impl BridgedRoom {
                 self.report(number, action, now);
             }
         }
-        self.pipes.retain(|(stand_in, _), _| *stand_in != number);
+        self.pipes.retain(|(stand_in, _)| stand_in != number);
         self.announce_to_siblings(number, group, id, false);
         let former = self.former_ids.entry(group).or_default();
         former.push_back(id);
         if former.len() > MAX_FORMER_IDS
             && let Some(oldest) = former.pop_front()
         {
-            for peer in self.peers.values_mut().filter(|peer| peer.group() == group) {
+            for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.group() == group) {
                 peer.remove_sibling(oldest);
             }
         }

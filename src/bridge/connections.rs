@@ -376,11 +376,26 @@ impl<C: PeerConnection> Connections<C> {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.is_dirty = false;
         let waited = connection.queue.bytes();
-        let mut is_closed = false;
+        let (mut is_closed, mut next) = (false, None);
+        // Frames first: the packets in which they are sent are returned by the same poll.
         let next = loop {
+            let mut is_sent = false;
+            while let Some(frame) = connection.queue.first()
+                && connection.is_open
+                && !is_closed
+                && connection.stack.send(frame, now)
+            {
+                connection.queue.pop();
+                is_sent = true;
+            }
+            if let Some(next) = next
+                && !is_sent
+            {
+                break next;
+            }
             let (key, packets, events) = (connection.key, &mut self.packets, &mut self.events);
             let (is_open, incomplete) = (&mut connection.is_open, &mut connection.incomplete);
-            let next = connection.stack.poll(now, &mut |output| match output {
+            next = Some(connection.stack.poll(now, &mut |output| match output {
                 PeerConnectionOutput::Transmit(packet) => {
                     // Acknowledgements of what is sent arrive, of which no frame is made.
                     incomplete.credit_sent(packet.data.len());
@@ -395,19 +410,7 @@ impl<C: PeerConnection> Connections<C> {
                     events.extend(key.map(|key| ConnectionEvent::Frame(key, frame)));
                 }
                 PeerConnectionOutput::Closed => is_closed = true,
-            });
-            let mut is_sent = false;
-            while let Some(frame) = connection.queue.first()
-                && connection.is_open
-                && !is_closed
-                && connection.stack.send(frame, now)
-            {
-                connection.queue.pop();
-                is_sent = true;
-            }
-            if !is_sent {
-                break next;
-            }
+            }));
         };
         let waits = connection.queue.bytes();
         self.waiting = self.waiting.saturating_sub(waited).saturating_add(waits);

@@ -20,7 +20,9 @@ impl BridgeEngine {
                 let waiting = room.room.waiting_bytes();
                 let before = std::mem::replace(&mut room.waiting, waiting);
                 self.waiting_in_rooms = self.waiting_in_rooms.saturating_sub(before).saturating_add(waiting);
-                self.room_deadlines.set(number, room.room.deadline());
+                if !std::mem::replace(&mut room.is_changed, true) {
+                    self.changed_rooms.push(number);
+                }
                 break;
             }
             for action in actions {

@@ -88,6 +88,7 @@ impl BridgeEngine {
             entries: BTreeSet::new(),
             counted: BridgeCounts::default(),
             waiting: 0,
+            is_changed: false,
         })
     }
 

@@ -44,6 +44,8 @@ struct Room {
     counted: BridgeCounts,
     /// Bytes that waited when they were last counted.
     waiting: usize,
+    /// True if the deadline may be another one now.
+    is_changed: bool,
 }
 
 /// A call of the bridge.
@@ -61,6 +63,8 @@ pub(crate) struct BridgeEngine {
     connections: Connections<Str0mConnection>,
     rooms: BTreeMap<RoomNumber, Room>,
     room_deadlines: Deadlines<RoomNumber>,
+    /// Rooms whose deadlines are set by the next tick: once for all that a turn does in a room.
+    changed_rooms: Vec<RoomNumber>,
     next_call: u32,
     own_calls: BTreeMap<u32, OwnCall>,
     /// Negotiations by their channels, of both kinds.
@@ -92,6 +96,7 @@ impl BridgeEngine {
             connections: Connections::new(Str0mShared::new()?, locals, limits.connections),
             rooms: BTreeMap::new(),
             room_deadlines: Deadlines::new(),
+            changed_rooms: Vec::new(),
             next_call: 0,
             own_calls: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -139,14 +144,19 @@ impl BridgeEngine {
             self.connections.tick(now);
             self.take_events(now);
         }
+        for number in std::mem::take(&mut self.changed_rooms) {
+            if let Some(room) = self.rooms.get_mut(&number) {
+                room.is_changed = false;
+                self.room_deadlines.set(number, room.room.deadline());
+            }
+        }
     }
 
     /// Returns the time of the next [`tick`](Self::tick), or an earlier one.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        [self.connections.deadline(), self.room_deadlines.next(), self.handshakes.deadline(now)]
-            .into_iter()
-            .flatten()
-            .min()
+        let changed = (!self.changed_rooms.is_empty()).then_some(now);
+        let (rooms, handshakes) = (self.room_deadlines.next(), self.handshakes.deadline(now));
+        [changed, self.connections.deadline(), rooms, handshakes].into_iter().flatten().min()
     }
 
     /// Returns packets to send.

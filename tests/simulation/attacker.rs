@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use sigver::protocol::dialect::{ContentLayout, Dialect};
-use sigver::tools::client::dialects::{ClientEvent, ClientFrame, Role};
+use sigver::protocol::dialect::{Dialect, Family};
+use sigver::tools::client::dialects::{ClientEvent, ClientFrame, JoinerId, Role, new_client};
 use sigver::tools::client::message::{MessageKind, TestMessage};
 use sigver::tools::client::protocol::Protocol;
-use sigver::tools::protobuf::{delimited, number};
+use sigver::tools::protobuf::{WireField, WireValue, delimited, fields, number};
 use tokio::time::{Instant, sleep};
 
 use crate::conversation::{Venue, can_meet};
@@ -137,16 +137,16 @@ impl Attacker {
         Ok(())
     }
 
-    /// Returns the frame by which a joiner of sigver 18 to 20 replaces the only member, if the member is none
-    /// that it may replace.
+    /// Returns the frame by which a joiner of sigver 18 or newer replaces the only member, if the member is
+    /// none that it may replace.
     fn blocked_eviction(&self, dialect: Dialect, role: Role) -> Option<ClientFrame> {
         if role == Role::Member || dialect.family() == self.victim.member.family() {
             return None;
         }
-        match dialect {
-            Dialect::Sigver19 | Dialect::Sigver20 => Some(ClientFrame::Binary(delimited(3, &number(1, 12)))),
-            Dialect::Sigver18 => Some(ClientFrame::Binary(number(5, 1))),
-            _ => None,
+        match dialect.family() {
+            Family::ProtobufV2 => Some(ClientFrame::Binary(delimited(3, &number(1, 12)))),
+            Family::ProtobufV1 if dialect == Dialect::Sigver18 => Some(ClientFrame::Binary(number(5, 1))),
+            Family::ProtobufV1 | Family::Json => None,
         }
     }
 
@@ -202,8 +202,8 @@ fn forged_frame(dialect: Dialect, role: Role, id: &Value, text: &str, rng: &mut 
     let number_of_id = id.as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(1);
     let id_field = |field| number(field, number_of_id);
     let is_last = u32::from(rng.u8(..4) == 0);
-    let content = match dialect.content_layout() {
-        None => {
+    match dialect.family() {
+        Family::Json => {
             let frame = match dialect {
                 Dialect::Sigver1 | Dialect::Sigver4 => json!({"type": "offer", "index": id, "data": data}),
                 Dialect::Sigver5 => json!({"index": id, "offer": text}),
@@ -212,27 +212,44 @@ fn forged_frame(dialect: Dialect, role: Role, id: &Value, text: &str, rng: &mut 
                 _ if rng.bool() || role == Role::Member => json!({"id": id, "data": data}),
                 _ => json!({"data": data}),
             };
-            return ClientFrame::Text(frame.to_string());
+            ClientFrame::Text(frame.to_string())
         }
         // Either data or the end of the link, as if it were another's.
-        Some(ContentLayout::V15_0) => {
-            return ClientFrame::Binary(delimited(
-                1,
-                &[id_field(1), number(2, is_last), delimited(3, &bytes)].concat(),
-            ));
-        }
-        Some(ContentLayout::V15_1) => {
+        Family::ProtobufV1 if dialect == Dialect::Sigver15 => ClientFrame::Binary(delimited(
+            1,
+            &[id_field(1), number(2, is_last), delimited(3, &bytes)].concat(),
+        )),
+        Family::ProtobufV1 => {
             let end = if is_last == 1 { number(3 + u32::from(rng.bool()), 1) } else { delimited(2, &bytes) };
-            return ClientFrame::Binary(delimited(1, &[id_field(1), end].concat()));
+            ClientFrame::Binary(delimited(1, &[id_field(1), end].concat()))
         }
-        Some(ContentLayout::V19) => [id_field(1), number(2, is_last), delimited(3, &bytes)].concat(),
-        Some(ContentLayout::V20) => {
-            [id_field(1), id_field(2), number(3, is_last), delimited(4, &bytes)].concat()
+        // The members of other rooms have these ids, too.
+        Family::ProtobufV2 if role == Role::Member && rng.u8(..8) == 0 => {
+            ClientFrame::Binary(delimited(3, &[id_field(1), delimited(2, &[11, 12])].concat()))
         }
-    };
-    // The members of other rooms have these ids, too.
-    if role == Role::Member && rng.u8(..8) == 0 {
-        return ClientFrame::Binary(delimited(3, &[id_field(1), delimited(2, &[11, 12])].concat()));
+        Family::ProtobufV2 => {
+            ClientFrame::Binary(delimited(2, &forged_content(dialect, number_of_id, is_last, bytes)))
+        }
     }
-    ClientFrame::Binary(delimited(2, &content))
+}
+
+/// Returns a content of sigver 19 or newer in which every id is this one: a content of a synthetic client,
+/// whose numbers are ids but for the last, the mark of the last content.
+fn forged_content(dialect: Dialect, id: u32, is_last: u32, data: Vec<u8>) -> Vec<u8> {
+    let mut client = new_client(Protocol::Sigver(dialect), Role::Member, "");
+    let message = TestMessage::from_bytes(data);
+    let Some(ClientFrame::Binary(frame)) = client.encode(Some(&JoinerId::from_number(id)), &message) else {
+        panic!("{dialect} has no contents")
+    };
+    let message = fields(&frame).unwrap();
+    let [WireField { value: WireValue::Bytes(content), .. }] = message[..] else { panic!("{frame:?}") };
+    let content = fields(content).unwrap();
+    let last = content.iter().rposition(|field| matches!(field.value, WireValue::Varint(_)));
+    let forged = content.iter().enumerate().flat_map(|(at, field)| match field.value {
+        WireValue::Varint(_) => {
+            number(u32::try_from(field.number).unwrap(), if Some(at) == last { is_last } else { id })
+        }
+        WireValue::Bytes(_) | WireValue::Fixed => field.raw.to_vec(),
+    });
+    forged.collect()
 }

@@ -9,6 +9,7 @@ mod bench;
 mod bridge;
 #[path = "../common/mod.rs"]
 mod common;
+mod content_layouts;
 mod delays;
 mod floods;
 mod http;

@@ -120,7 +120,7 @@ impl V2 {
     fn content(&self, link: LinkId, side: Side, data: Option<Bytes>, sender: SenderTag) -> Outgoing {
         if self.layout.is_none()
             && side == Side::Member
-            && let Some(frame) = data.as_ref().and_then(|data| wire::encode_for_either(link.0, data))
+            && let Some(frame) = data.as_ref().and_then(|data| wire::encode_for_any(link.0, data))
         {
             return Message::Binary(frame).into();
         }

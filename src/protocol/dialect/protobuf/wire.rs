@@ -252,7 +252,10 @@ pub(super) fn encode_content(link: u32, to: Side, data: Option<Bytes>, layout: C
     content_fast::encode_content(layout, numbers, data)
 }
 
-/// Encodes a content that clients of sigver 19 and of sigver 20 read alike, for a member that may be either.
+/// Fields in which clients of sigver 19 or newer expect the data of a content, in ascending order.
+const DATA_FIELDS: [u32; 2] = [3, 4];
+
+/// Encodes a content that all clients of sigver 19 or newer read alike, for a member that may be any of them.
 /// Returns `None` if `data` is not a message of netflux 4.
 ///
 /// The data is in field 3, where sigver 19 expects it, and then in field 4, where sigver 20 does; the numbers
@@ -260,13 +263,14 @@ pub(super) fn encode_content(link: u32, to: Side, data: Option<Bytes>, layout: C
 /// after it as fields of the content. A message of netflux 4 has the same fields as a content, so that what
 /// is written behind it overwrites all of them but `lastData`, which clients write and do not read (netflux
 /// 4.3.1, source).
-pub(super) fn encode_for_either(link: u32, data: &Bytes) -> Option<Bytes> {
+pub(super) fn encode_for_any(link: u32, data: &Bytes) -> Option<Bytes> {
     if !is_v2_shaped(data) {
         return None;
     }
-    let mut content = Vec::with_capacity(data.len().saturating_mul(2).saturating_add(24));
-    prost::encoding::bytes::encode(3, data, &mut content);
-    prost::encoding::bytes::encode(4, data, &mut content);
+    let mut content = Vec::with_capacity(data.len().saturating_mul(DATA_FIELDS.len()).saturating_add(24));
+    for field in DATA_FIELDS {
+        prost::encoding::bytes::encode(field, data, &mut content);
+    }
     prost::encoding::uint32::encode(1, &link, &mut content);
     prost::encoding::uint32::encode(2, &0, &mut content);
     let mut frame = Vec::with_capacity(content.len().saturating_add(6));
@@ -342,6 +346,7 @@ pub(super) mod compiled {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strum::VariantArray as _;
 
     fn bytes(hex: &str) -> Bytes {
         data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().into()
@@ -396,7 +401,7 @@ mod tests {
             bytes("0a0408001a00")
         );
         for other in ["6f666665722d4a", "", "0800ff", "2205"] {
-            assert_eq!(encode_for_either(77, &bytes(other)), None, "{other}");
+            assert_eq!(encode_for_any(77, &bytes(other)), None, "{other}");
         }
     }
 
@@ -414,6 +419,15 @@ mod tests {
                 assert_eq!(decode_v1(bytes(frame), schema), Ok(Some(message)), "{schema:?} {frame}");
             }
         }
+    }
+
+    #[test]
+    fn content_for_any_layout_has_data_in_the_field_of_each() {
+        let layouts = ContentLayout::VARIANTS.iter().map(|layout| layout.facts());
+        let mut fields: Vec<u32> =
+            layouts.filter(|facts| facts.message_field == 2).map(|facts| facts.data.into()).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, DATA_FIELDS);
     }
 
     #[test]

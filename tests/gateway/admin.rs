@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sigver::config::ListenAddress;
+use sigver::protocol::dialect::Dialect;
 use sigver::{Config, Gateway};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -293,6 +294,18 @@ async fn page_is_self_contained() {
     for external in [" src=", " href=\"http", "@import", "url(", "innerHTML"] {
         assert!(!page.body.contains(external), "{external}");
     }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn page_has_every_dialect() {
+    let (gateway, admin) = start().await;
+    let page = get(admin, "/").await.body;
+    let has = |dialect: &Dialect| {
+        page.contains(&format!("\n  '{dialect}': ")) || page.contains(&format!("[\"{dialect}\","))
+    };
+    let missing: Vec<Dialect> = Dialect::ALL.into_iter().filter(|dialect| !has(dialect)).collect();
+    assert!(missing.is_empty(), "src/server/admin/page.html cannot try {missing:?}");
     gateway.stop().await;
 }
 

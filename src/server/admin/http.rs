@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::history::{self, History};
 use super::{StatusQuery, StatusService, metrics};
+use crate::protocol::dialect::{Dialect, Family};
 use crate::server::listener::AcceptFailures;
 use crate::server::listening::{AcceptedStream, ListeningSocket, LocalAddress};
 use crate::server::readiness::{NotReady, Ready};
@@ -42,8 +43,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// The page for people.
+/// The page for people, without [`data_fields`].
 const PAGE: &str = include_str!("page.html");
+
+/// Place of [`data_fields`] in the page.
+const DATA_FIELDS: &str = "[/* data fields */]";
 
 /// Rights of the page: its own script and style, and connections to the address that is typed into it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
@@ -214,7 +218,8 @@ impl AdminService {
         let allowed = if matches!(path, "/drain" | "/reload") { POST_ONLY } else { "GET, HEAD" };
         let mut response = match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/") => {
-                let mut page = ok("text/html; charset=utf-8", PAGE);
+                let page = PAGE.replacen(DATA_FIELDS, &data_fields(), 1);
+                let mut page = ok("text/html; charset=utf-8", page);
                 let policy = HeaderValue::from_static(PAGE_POLICY);
                 page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
                 page
@@ -377,6 +382,16 @@ fn parse_query(query: Option<&str>) -> StatusQuery {
     let names: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
     let has = |wanted: &str| names.iter().any(|(name, _)| name == wanted);
     StatusQuery { connections: has("connections"), rooms: has("rooms"), all: has("all") }
+}
+
+/// Returns the dialects of sigver 19 and newer, each with the field of the data in a content, as JSON.
+fn data_fields() -> String {
+    let dialects = Dialect::ALL.into_iter().filter(|dialect| dialect.family() == Family::ProtobufV2);
+    let fields = dialects.filter_map(|dialect| {
+        let field = dialect.content_layout()?.data_field();
+        Some(format!("[\"{dialect}\",{field}]"))
+    });
+    format!("[{}]", fields.collect::<Vec<_>>().join(","))
 }
 
 fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -68,6 +68,11 @@ impl ContentLayout {
             ContentLayout::V20 => &V20,
         }
     }
+
+    /// Returns the number of the field that holds the data.
+    pub(crate) const fn data_field(self) -> u8 {
+        self.facts().data
+    }
 }
 
 const V15_0: LayoutFacts = LayoutFacts {

@@ -143,6 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn every_golden_is_of_a_release_that_is_compared() {
+        for file in std::fs::read_dir(dir()).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            let Some(version) = name.strip_suffix(".jsonl") else { continue };
+            let version = version.split('-').next().unwrap();
+            assert!(Original::find(version).is_ok(), "ORIGINALS has no row of {version}");
+        }
+    }
+
+    #[test]
     fn every_release_has_playable_goldens() {
         for original in ORIGINALS {
             let scenarios = load(&dir(), original.version).unwrap();

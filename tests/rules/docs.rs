@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use sigver::Config;
+use sigver::protocol::dialect::Release;
 use sigver::server::telemetry::LimitKind;
 
 fn read(name: &str) -> String {
@@ -216,6 +217,20 @@ fn recorded_versions() -> Vec<String> {
         .filter_map(|name| name.strip_suffix(".jsonl").map(str::to_owned))
         .filter(|n| !n.contains('-'))
         .collect()
+}
+
+/// Releases of which only tags exist: there was no server to record.
+const NEVER_ON_NPM: [&str; 3] = ["9.0.1", "12", "15.0.0"];
+
+#[test]
+fn every_release_on_npm_is_recorded() {
+    let mut recorded = recorded_versions();
+    recorded.extend(NEVER_ON_NPM.map(str::to_owned));
+    let versions = Release::ALL.map(Release::version);
+    let missing: Vec<&str> =
+        versions.into_iter().filter(|version| !recorded.iter().any(|known| known == version)).collect();
+    assert!(missing.is_empty(), "compat-tests/golden has no recording of {missing:?}");
+    assert_eq!(recorded.len(), versions.len(), "{recorded:?}");
 }
 
 #[test]

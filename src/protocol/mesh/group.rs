@@ -55,6 +55,9 @@ pub struct MeshFacts {
     /// True if a client that joined lets no other join through it: such a client can be reached through its
     /// neighbours only.
     pub some_joiners_accept_none: bool,
+    /// True if a client that lets another in waits for it to become a member, even when its channel has
+    /// closed, and has those that join later wait as well (netflux 0.10.8 and 1.0, source).
+    pub waits_for_lost_joiners: bool,
 }
 
 const HEARTBEAT: Option<Duration> = Some(Duration::from_secs(3));
@@ -69,10 +72,12 @@ const NETFLUX_0: MeshFacts = MeshFacts {
     tells_broadcast: true,
     relays_messages: false,
     some_joiners_accept_none: true,
+    waits_for_lost_joiners: false,
 };
 const NETFLUX_1: MeshFacts = MeshFacts {
     request_timeout: Some(Duration::from_secs(8)),
     relink_delay: Duration::from_secs(10),
+    waits_for_lost_joiners: true,
     ..NETFLUX_0
 };
 /// Id 1 means a peer whose id is not known.
@@ -86,6 +91,7 @@ const NETFLUX_2: MeshFacts = MeshFacts {
     tells_broadcast: true,
     relays_messages: false,
     some_joiners_accept_none: false,
+    waits_for_lost_joiners: false,
 };
 const NETFLUX_3: MeshFacts = MeshFacts {
     id_choice: IdChoice::Own,

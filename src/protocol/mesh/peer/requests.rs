@@ -155,13 +155,19 @@ impl MeshPeer {
     }
 
     /// Returns the time until which a leave breaks the join of a client: the client waits for this peer, and
-    /// some versions wait forever.
+    /// some versions wait forever. In some groups this holds for a peer that joins itself.
     pub fn joiners_deadline(&self, now: Instant) -> Option<Instant> {
         self.last_joiner_deadline().filter(|until| *until > now)
     }
 
     /// Returns the latest such time, which may have passed.
     pub fn last_joiner_deadline(&self) -> Option<Instant> {
+        if let Progress::Joining { since } = self.progress
+            && self.group.facts().waits_for_lost_joiners
+            && self.channels.iter().any(|known| known.is_answered)
+        {
+            return since.checked_add(JOINER_TIMEOUT);
+        }
         if self.progress != Progress::Member {
             return None;
         }

@@ -63,8 +63,8 @@ impl BridgedRoom {
             }
             PeerAction::Joined => {
                 if let Some((group, id)) = self.peers.get(number).map(|peer| (peer.group(), peer.id())) {
-                    let is_member =
-                        !matches!(self.presence.stand_in(number), Some((_, StandInRole::Placeholder)));
+                    let is_member = !self.departing.contains_key(&number)
+                        && !matches!(self.presence.stand_in(number), Some((_, StandInRole::Placeholder)));
                     self.announce_to_siblings(number, group, id, is_member);
                 }
                 self.presence.joined(number, now);
@@ -218,7 +218,8 @@ impl BridgedRoom {
         }
     }
 
-    /// Has a peer leave: once clients are members that are joining now and wait for it.
+    /// Has a peer leave: once clients are members that are joining now and wait for it, and it is one where
+    /// clients would wait for it otherwise.
     fn depart(&mut self, number: u32, now: Instant) {
         let Some(peer) = self.peers.get_mut(number) else { return };
         if peer.joiners_deadline(now).is_none() {

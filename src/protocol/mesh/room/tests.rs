@@ -1,5 +1,6 @@
 //! A room between clients of the two groups in which a peer can let others in: the clients are such peers.
 
+mod departures;
 mod early;
 mod rates;
 mod relayed;
@@ -43,6 +44,9 @@ struct Harness {
     losing: BTreeMap<usize, u32>,
     /// Calls to clients that a test plays itself.
     strangers: Vec<MeshChannel>,
+    /// Frames to such clients, and channels to them that the room closed.
+    unsent: Vec<(MeshChannel, ChannelFrame)>,
+    closed: Vec<MeshChannel>,
     now: Instant,
 }
 
@@ -58,6 +62,8 @@ impl Harness {
             deaf: BTreeSet::new(),
             losing: BTreeMap::new(),
             strangers: Vec::new(),
+            unsent: Vec::new(),
+            closed: Vec::new(),
             now: Instant::now(),
         }
     }
@@ -244,14 +250,21 @@ impl Harness {
     }
 
     fn send(&mut self, from: End, frame: ChannelFrame) {
-        if let Some(to) = self.other(from) {
-            self.frames.push_back((to, frame));
+        match (self.other(from), from) {
+            (Some(to), _) => self.frames.push_back((to, frame)),
+            (None, End::Room(channel)) => self.unsent.push((channel, frame)),
+            (None, End::Client(..)) => {}
         }
     }
 
     /// Closes both ends, once frames that were sent before are delivered.
     fn close(&mut self, end: End) {
-        let Some(other) = self.other(end) else { return };
+        let Some(other) = self.other(end) else {
+            if let End::Room(channel) = end {
+                self.closed.push(channel);
+            }
+            return;
+        };
         while let Some(at) = self.frames.iter().position(|(to, _)| *to == other) {
             let (_, frame) = self.frames.remove(at).unwrap();
             match other {

@@ -89,6 +89,8 @@ struct PeerNode {
     alive: Millis,
     /// Time at which another node last reported that this process runs, and does not know that node.
     reported: Millis,
+    /// Time since which its process is known to run, by signs that follow one another closely.
+    ran_since: Millis,
     /// Time at which the last ping that it confirms was sent.
     confirmed: Millis,
     /// The data of the engine that it knows.
@@ -101,6 +103,13 @@ impl PeerNode {
     /// Returns the time at which its process was last known to run, by this node or by another.
     fn ran(&self) -> Millis {
         self.alive.max(self.reported)
+    }
+
+    /// Takes note of a sign that the process runs, before its time is noted.
+    fn has_sign(&mut self, now: Millis) {
+        if !is_recent(self.ran(), now) {
+            self.ran_since = now;
+        }
     }
 }
 
@@ -208,13 +217,16 @@ impl Lease {
         let mut named = BTreeSet::new();
         for other in others {
             if !named.insert(other) {
-                self.peers.entry(other).or_default().reported = now;
+                let reported = self.peers.entry(other).or_default();
+                reported.has_sign(now);
+                reported.reported = now;
             } else if !disabled.others {
                 self.peers.entry(other).or_default();
             }
         }
         let is_current = generation == self.view.generation || self.disabled.generation;
         let peer = self.peers.entry(node).or_default();
+        peer.has_sign(now);
         (peer.last_ping, peer.alive, peer.generation) = (now, now, generation);
         if confirms > 0 && confirms >= self.known_since {
             peer.informed.get_or_insert(now);
@@ -230,7 +242,9 @@ impl Lease {
     pub(crate) fn prove_alive(&mut self, node: NodeId, now: Millis) {
         self.lapse(now);
         if !self.disabled.alive {
-            self.peers.entry(node).or_default().alive = now;
+            let peer = self.peers.entry(node).or_default();
+            peer.has_sign(now);
+            peer.alive = now;
         }
     }
 
@@ -306,10 +320,11 @@ impl Lease {
         known.chain(running).all(|peer| is_safe(&peer))
     }
 
-    /// Returns the other nodes that run, and do not know this one: they do not reach the engine, or reach
-    /// another one.
-    pub(crate) fn unaware(&self, now: Millis) -> impl Iterator<Item = NodeId> {
+    /// Returns the other nodes that run, and do not know this one, and for how long it has been so: they do
+    /// not reach the engine, or reach another one.
+    pub(crate) fn unaware(&self, now: Millis) -> impl Iterator<Item = (NodeId, Millis)> {
         self.silent(PeerNode::ran, now)
+            .map(move |(node, peer)| (node, now.saturating_sub(peer.ran_since.max(peer.last_ping))))
     }
 
     /// Returns the other nodes that this node has found to run lately, whether they know it or not.
@@ -321,15 +336,19 @@ impl Lease {
     /// more, those that have proved to it that they run, and do not know it. What others reported is not
     /// passed on, as it would go round for ever.
     pub(crate) fn named(&self, now: Millis) -> Vec<NodeId> {
-        let unaware: Vec<_> = self.silent(|peer| peer.alive, now).collect();
+        let unaware: Vec<_> = self.silent(|peer| peer.alive, now).map(|(node, _)| node).collect();
         let unlisted = unaware.iter().filter(|node| !self.view.others.contains(node));
         self.view.others.iter().chain(unlisted).chain(&unaware).copied().collect()
     }
 
     /// Returns the nodes that ran lately, by the time that `ran` returns, and send no pings.
-    fn silent(&self, ran: impl Fn(&PeerNode) -> Millis, now: Millis) -> impl Iterator<Item = NodeId> {
+    fn silent(
+        &self,
+        ran: impl Fn(&PeerNode) -> Millis,
+        now: Millis,
+    ) -> impl Iterator<Item = (NodeId, &PeerNode)> {
         let is_silent = move |peer: &PeerNode| is_recent(ran(peer), now) && !is_recent(peer.last_ping, now);
-        self.peers.iter().filter(move |(_, peer)| is_silent(peer)).map(|(node, _)| *node)
+        self.peers.iter().filter(move |(_, peer)| is_silent(peer)).map(|(node, peer)| (*node, peer))
     }
 
     fn until(&self) -> Millis {

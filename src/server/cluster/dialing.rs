@@ -104,11 +104,14 @@ impl ClusterNode {
         tracing::debug!(node = %other, %error, "cannot reach a node");
         let cause = LinkFault::of(error);
         let (fault, has_other_versions) = (cause.describe(error), cause == LinkFault::Versions);
-        let mut state = self.state.lock();
-        let unlinked = state.unlinked.entry(other).or_insert_with(|| Unlinked::new(Instant::now()));
-        let due = unlinked.failed(fault.clone(), Instant::now());
+        let (mut state, time) = (self.state.lock(), Instant::now());
+        let unaware = state.ownership.lease().unaware(now()).find(|(node, _)| *node == other);
+        let unlinked = state.unlinked.entry(other).or_insert_with(|| Unlinked::new(time));
         unlinked.has_other_versions = has_other_versions;
-        let is_unaware = state.ownership.lease().unaware(now()).any(|node| node == other);
+        let unaware =
+            unaware.filter(|_| !has_other_versions).map(|(_, unaware)| Duration::from_millis(unaware));
+        let since = unaware.and_then(|unaware| time.checked_sub(unaware)).unwrap_or(unlinked.since);
+        let due = unlinked.failed(fault.clone(), since, time);
         drop(state);
         let Some(time) = due else { return };
         let (node, seconds) = (self.describe_node(other), time.as_secs());
@@ -117,7 +120,7 @@ impl ClusterNode {
                 "no link to {node} for {seconds} s: {fault}. No room is opened at either while both run: stop one of \
                  them, and replace the older nodes"
             );
-        } else if is_unaware {
+        } else if unaware.is_some() {
             let url = self.settings.engine.describe();
             tracing::error!(
                 "{node} has run for {seconds} s without knowing this node: it does not reach Redis at {url}, as \
@@ -165,7 +168,7 @@ mod tests {
     }
 
     fn is_unaware(node: &ClusterNode, other: &TestNode) -> bool {
-        node.state.lock().ownership.lease().unaware(now()).any(|unaware| unaware == other.id)
+        node.state.lock().ownership.lease().unaware(now()).any(|(unaware, _)| unaware == other.id)
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::node::{ClusterNode, NodeState};
 use super::node_clock::now;
-use super::unlinked::Unlinked;
+use super::unlinked::{REPORT_AFTER, Unlinked};
 use crate::config::EngineLoss;
 use crate::protocol::cluster::{Millis, NodeId};
 use crate::server::readiness::{NodeFault, NotReady, Ready};
@@ -129,7 +129,7 @@ impl ClusterNode {
                 node_name,
                 address: entry.map(|entry| entry.address.clone()).unwrap_or_default(),
                 unaware: !unlinked.is_some_and(|unlinked| unlinked.has_other_versions)
-                    && state.ownership.lease().unaware(now()).any(|node| node == id),
+                    && state.ownership.lease().unaware(now()).any(|(node, _)| node == id),
                 failed_seconds: entry.and_then(|entry| entry.expired).map(|time| time / 1_000),
                 unlinked_seconds: unlinked.map(|unlinked| unlinked.since.elapsed().as_secs()),
                 link_fault: unlinked.map(|unlinked| unlinked.fault.clone()),
@@ -169,8 +169,9 @@ impl ClusterNode {
 
 /// Returns a node that has run for some seconds without knowing this one, and the lack of a link to it.
 fn lasting_unaware(state: &NodeState) -> Option<(NodeId, &Unlinked)> {
-    state.ownership.lease().unaware(now()).find_map(|node| {
-        let unlinked = state.unlinked.get(&node).filter(|unlinked| unlinked.is_lasting())?;
+    let mut unaware = state.ownership.lease().unaware(now());
+    unaware.find_map(|(node, time)| {
+        let unlinked = state.unlinked.get(&node).filter(|_| u128::from(time) >= REPORT_AFTER.as_millis())?;
         Some((node, unlinked))
     })
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time without a link until it is logged: a node that starts is not known to all others yet.
-const REPORT_AFTER: Duration = Duration::from_secs(5);
+/// Time without a link until it is logged, and for which another node may run without knowing this one until
+/// that counts as a fault: a node that starts, or reaches the engine again, is not known to all others yet.
+pub(super) const REPORT_AFTER: Duration = Duration::from_secs(5);
 /// Time between two lines about a node.
 const REPORT_PAUSE: Duration = Duration::from_secs(60);
 
@@ -25,15 +26,10 @@ impl Unlinked {
         Unlinked { since: now, fault: "not tried yet".to_owned(), has_other_versions: false, reported: None }
     }
 
-    /// Returns true if there has been no link for longer than a node that starts needs.
-    pub(super) fn is_lasting(&self) -> bool {
-        self.since.elapsed() >= REPORT_AFTER
-    }
-
-    /// Takes note of a failure. Returns the time without a link if a line is due.
-    pub(super) fn failed(&mut self, fault: String, now: Instant) -> Option<Duration> {
+    /// Takes note of a failure. Returns the time since `since` if a line is due.
+    pub(super) fn failed(&mut self, fault: String, since: Instant, now: Instant) -> Option<Duration> {
         self.fault = fault;
-        let time = now.saturating_duration_since(self.since);
+        let time = now.saturating_duration_since(since);
         let is_due = match self.reported {
             None => time >= REPORT_AFTER,
             Some(at) => now.saturating_duration_since(at) >= REPORT_PAUSE,
@@ -54,7 +50,9 @@ mod tests {
         let start = Instant::now();
         let mut unlinked = Unlinked::new(start);
         let lines: Vec<u64> = (1..=125)
-            .filter_map(|second| unlinked.failed("timed out".to_owned(), start + Duration::from_secs(second)))
+            .filter_map(|second| {
+                unlinked.failed("timed out".to_owned(), start, start + Duration::from_secs(second))
+            })
             .map(|time| time.as_secs())
             .collect();
         assert_eq!(lines, [5, 65, 125]);

@@ -320,7 +320,7 @@ fn nothing_is_claimed_while_a_node_runs_that_does_not_know_this_one() {
         assert_eq!(node.locate(&"k", now), Place::Unknown);
         assert!(!node.take_actions().iter().any(|action| matches!(action, Action::Claim { .. })), "{now}");
         assert!(!node.lease().may_take_over(OTHER, now));
-        assert_eq!(node.lease().unaware(now).collect::<Vec<_>>(), [OTHER]);
+        assert_eq!(node.lease().unaware(now).collect::<Vec<_>>(), [(OTHER, now - 1_000)]);
     }
     let (mut ended, last) = (node.clone(), 29_000);
     // It knows this node once it pings, and if not, it has to have ended.
@@ -331,6 +331,30 @@ fn nothing_is_claimed_while_a_node_runs_that_does_not_know_this_one() {
     assert_eq!(ended.lease().unaware(silent).next(), None);
     ended.ended(OTHER, last);
     assert!(ended.lease().may_claim(last));
+}
+
+/// The other node was known, and was cut off until its lease had ended.
+#[test]
+fn time_of_a_node_without_knowledge_of_this_one_begins_with_its_first_sign() {
+    let mut node = ready(&[OTHER]);
+    let unaware = |node: &Ownership<&str>, now| node.lease().unaware(now).collect::<Vec<_>>();
+    let last_ping = 2_000;
+    node.on_ping(OTHER, 0, 100, [ME], last_ping);
+    let back = 16_000;
+    assert_eq!(unaware(&node, back), []);
+    for now in [back, back + 4_000, back + 8_000] {
+        node.proved_alive(OTHER, now);
+        assert_eq!(unaware(&node, now), [(OTHER, now - back)]);
+    }
+    let again = back + 8_000 + PING_TIMEOUT;
+    node.proved_alive(OTHER, again);
+    assert_eq!(unaware(&node, again), [(OTHER, 0)]);
+    // It sends pings, and then none, though it runs.
+    node.on_ping(OTHER, 0, 100, [ME], again + 1_000);
+    let silent = again + 1_000 + PING_TIMEOUT;
+    node.proved_alive(OTHER, silent - 1);
+    assert_eq!(unaware(&node, silent - 1), []);
+    assert_eq!(unaware(&node, silent), [(OTHER, PING_TIMEOUT)]);
 }
 
 /// The other node does not reach the engine, and this node does not reach it.
@@ -348,7 +372,7 @@ fn nothing_is_claimed_while_a_node_runs_that_does_not_know_another() {
         node.on_ping(OTHER, 0, 100, [ME, third, third], now);
         node.renewed(now, view(&[OTHER]), now);
         assert!(!node.lease().may_claim(now) && !node.lease().may_take_over(third, now), "{now}");
-        assert_eq!(node.lease().unaware(now).collect::<Vec<_>>(), [third]);
+        assert_eq!(node.lease().unaware(now).collect::<Vec<_>>(), [(third, now - 1_000)]);
         assert_eq!(node.lease().named(now), [OTHER], "only what a node found itself is named");
     }
     // Named once, it is but known.

@@ -218,6 +218,16 @@ impl MemoryBudget {
         Ok(charge)
     }
 
+    /// Returns a charge of `bytes`.
+    ///
+    /// # Errors
+    /// So much cannot be held besides what is held now.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<MemoryCharge, BudgetExhausted> {
+        let mut charge = self.empty_charge();
+        charge.resize(bytes)?;
+        Ok(charge)
+    }
+
     /// Returns the number of bytes that are held now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

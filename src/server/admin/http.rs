@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,11 +43,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest request head, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// The page for people, without [`data_fields`].
-const PAGE: &str = include_str!("page.html");
-
-/// Place of [`data_fields`] in the page.
-const DATA_FIELDS: &str = "[/* data fields */]";
+/// The page for people, with [`data_fields`] in it.
+static PAGE: LazyLock<Bytes> =
+    LazyLock::new(|| include_str!("page.html").replacen("[/* data fields */]", &data_fields(), 1).into());
 
 /// Rights of the page: its own script and style, and connections to the address that is typed into it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
@@ -218,8 +216,7 @@ impl AdminService {
         let allowed = if matches!(path, "/drain" | "/reload") { POST_ONLY } else { "GET, HEAD" };
         let mut response = match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/") => {
-                let page = PAGE.replacen(DATA_FIELDS, &data_fields(), 1);
-                let mut page = ok("text/html; charset=utf-8", page);
+                let mut page = ok("text/html; charset=utf-8", PAGE.clone());
                 let policy = HeaderValue::from_static(PAGE_POLICY);
                 page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
                 page

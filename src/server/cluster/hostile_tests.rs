@@ -171,8 +171,7 @@ async fn handshakes_are_charged_once_they_begin_and_refused_without_memory() {
     drop(begun);
     until(|| memory.used() == 0).await;
 
-    let mut clients = memory.empty_charge();
-    clients.resize(memory.limit() - HANDSHAKE + 1).unwrap();
+    let mut clients = memory.charge(memory.limit() - HANDSHAKE + 1).unwrap();
     let refused = timeout(Duration::from_secs(10), friend.dial(&node)).await.unwrap().unwrap();
     assert!(refused.is_err() && friend.cluster.links.lock().is_empty());
     assert_eq!(node.hub.telemetry().limit_count(LimitKind::Memory), 1);

@@ -221,12 +221,10 @@ impl Links {
     /// Returns the charge of a handshake. All of the budget is for nodes, and a part of it for clients before
     /// their upgrade, which so do not keep nodes out.
     fn charge_handshake(&self) -> io::Result<MemoryCharge> {
-        let mut charge = self.memory.empty_charge();
-        charge.resize(HANDSHAKE).map_err(|exhausted| {
+        self.memory.charge(HANDSHAKE).map_err(|exhausted| {
             self.hub.telemetry().count_limit(LimitKind::Memory);
             io::Error::new(io::ErrorKind::OutOfMemory, exhausted)
-        })?;
-        Ok(charge)
+        })
     }
 
     /// Reports a ping or pong of another node, unless it has ended: its process sends them until it exits,

@@ -67,12 +67,10 @@ impl NodeServices for HttpServices {
                 let Some(registry) = self.streams.as_ref().map(Arc::clone) else {
                     return Box::pin(std::future::ready(false));
                 };
-                let mut charge = self.memory.empty_charge();
+                let memory = Arc::clone(&self.memory);
                 Box::pin(async move {
                     let Some(id) = stream_id(stream) else { return false };
-                    if charge.resize(text.len()).is_err() {
-                        return false;
-                    }
+                    let Ok(charge) = memory.charge(text.len()) else { return false };
                     let posted = Posted { message: Message::Text(text), _charge: Some(charge) };
                     registry.deliver(id, posted).await.is_ok()
                 })

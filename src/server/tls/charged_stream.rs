@@ -223,8 +223,7 @@ mod tests {
         assert_eq!(record.update(200, at(30)), Err(LimitKind::MessageTimeout));
         // The next record has its own time.
         assert_eq!((record.update(0, at(30)), record.update(1, at(59))), (Ok(()), Ok(())));
-        let mut others = budget.empty_charge();
-        others.resize(budget.limit() - budget.used()).unwrap();
+        let _others = budget.charge(budget.limit() - budget.used()).unwrap();
         assert_eq!(record.update(5_000, at(59)), Err(LimitKind::Memory));
     }
 

@@ -398,7 +398,14 @@ impl MeshPeer {
         }
     }
 
+    /// Closes all channels. A client that knows this peer as a joiner may wait for it to become a member for
+    /// ever: the peer becomes one first, for those that can be reached.
     fn end(&mut self) {
+        let is_joining = matches!(self.progress, Progress::Joining { .. });
+        let is_known = self.entry.is_some() || self.introducer != 0;
+        if is_joining && is_known && self.is_announced && self.group.facts().waits_for_lost_joiners {
+            self.group.protocol().announce(self);
+        }
         self.progress = Progress::Ended;
         self.next_heartbeat = None;
         self.stop_requests();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::protocol::mesh::group::MeshGroup;
 use crate::protocol::mesh::peer::{MeshPeer, PeerAction};
 
 #[derive(Debug)]
@@ -61,9 +62,11 @@ impl Peers {
         self.peers.values().map(|tracked| &tracked.peer)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut MeshPeer)> {
+    /// Returns the peers of one group. The others are not counted as changed.
+    pub(super) fn of_group_mut(&mut self, group: MeshGroup) -> impl Iterator<Item = (u32, &mut MeshPeer)> {
         let changed = &mut self.changed;
-        self.peers.iter_mut().map(move |(number, tracked)| (*number, tracked.change(*number, changed)))
+        let of_group = self.peers.iter_mut().filter(move |(_, tracked)| tracked.peer.group() == group);
+        of_group.map(move |(number, tracked)| (*number, tracked.change(*number, changed)))
     }
 
     /// Adds a peer, unless there is one of this number. Returns the one of this number.
@@ -107,7 +110,6 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::mesh::group::MeshGroup;
 
     fn peers(count: u32) -> Peers {
         let mut peers = Peers::default();
@@ -128,8 +130,17 @@ mod tests {
         assert!(reporting.is_sorted() && reporting.contains(&1) && reporting.contains(&3), "{reporting:?}");
         assert_eq!(peers.take_actions(), []);
         peers.remove(3).unwrap();
-        peers.iter_mut().for_each(|(_, peer)| peer.leave());
+        peers.of_group_mut(MeshGroup::Netflux0).for_each(|(_, peer)| peer.leave());
         assert!(peers.take_actions().iter().all(|(number, _)| *number == 1));
+    }
+
+    #[test]
+    fn peers_of_other_groups_are_not_changed() {
+        let mut peers = peers(2);
+        peers.insert(2, MeshPeer::new(MeshGroup::Netflux4, 2, 1_002));
+        peers.take_actions();
+        let numbers: Vec<u32> = peers.of_group_mut(MeshGroup::Netflux0).map(|(number, _)| number).collect();
+        assert_eq!((numbers, &peers.changed[..]), (vec![0, 1], &[0, 1][..]));
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl BridgedRoom {
             }
             PeerAction::Departed { member } => {
                 let Some(group) = self.peers.get(number).map(MeshPeer::group) else { return };
-                for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.group() == group) {
+                for (_, peer) in self.peers.of_group_mut(group) {
                     peer.departed(member);
                 }
             }
@@ -211,10 +211,8 @@ impl BridgedRoom {
 
     /// Reports the id of another peer to the peers of a group.
     pub(super) fn announce_to_siblings(&mut self, number: u32, group: MeshGroup, id: u32, is_member: bool) {
-        for (other, peer) in self.peers.iter_mut() {
-            if other != number && peer.group() == group {
-                peer.add_sibling(id, is_member);
-            }
+        for (_, peer) in self.peers.of_group_mut(group).filter(|(other, _)| *other != number) {
+            peer.add_sibling(id, is_member);
         }
     }
 
@@ -272,7 +270,7 @@ impl BridgedRoom {
         if former.len() > MAX_FORMER_IDS
             && let Some(oldest) = former.pop_front()
         {
-            for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.group() == group) {
+            for (_, peer) in self.peers.of_group_mut(group) {
                 peer.remove_sibling(oldest);
             }
         }

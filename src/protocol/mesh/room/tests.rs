@@ -252,8 +252,10 @@ impl Harness {
     fn send(&mut self, from: End, frame: ChannelFrame) {
         match (self.other(from), from) {
             (Some(to), _) => self.frames.push_back((to, frame)),
-            (None, End::Room(channel)) => self.unsent.push((channel, frame)),
-            (None, End::Client(..)) => {}
+            (None, End::Room(channel)) if !self.closed.contains(&channel) => {
+                self.unsent.push((channel, frame));
+            }
+            (None, _) => {}
         }
     }
 

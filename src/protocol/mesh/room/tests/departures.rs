@@ -1,5 +1,5 @@
-//! A member that leaves while its stand-in joins a client of netflux 1.0. The bytes of the client are written
-//! by hand.
+//! Members that leave while their stand-ins join a client of netflux 1.0, and joins that fail. The bytes of
+//! the client are written by hand.
 
 use super::*;
 
@@ -64,6 +64,30 @@ fn stand_in_of_a_member_that_left_does_not_wait_for_the_client_for_ever() {
     let (member, channel) = harness.joining_stand_in();
     harness.present_to(channel);
     harness.leave(member);
+    assert_eq!((harness.unsent.len(), &harness.closed[..]), (0, &[][..]));
     harness.pass(Duration::from_secs(5));
-    assert_eq!((harness.unsent.len(), &harness.closed[..]), (0, &[channel][..]));
+    assert!(matches!(&harness.unsent[..], [(to, frame)] if *to == channel && is_peer_joined(frame)));
+    assert_eq!(harness.closed, [channel]);
+}
+
+#[test]
+fn stand_in_whose_join_fails_is_awaited_by_no_client() {
+    let mut harness = Harness::new();
+    let (_, channel) = harness.joining_stand_in();
+    harness.present_to(channel);
+    harness.pass(Duration::from_secs(19));
+    assert_eq!((harness.unsent.len(), &harness.closed[..]), (0, &[][..]));
+    harness.pass(Duration::from_secs(2));
+    assert!(matches!(&harness.unsent[..], [(to, frame)] if *to == channel && is_peer_joined(frame)));
+    assert_eq!(harness.closed, [channel]);
+}
+
+#[test]
+fn stand_in_that_has_no_id_yet_fails_without_a_message() {
+    let mut harness = Harness::new();
+    let (_, channel) = harness.joining_stand_in();
+    harness.room.opened(channel, harness.now);
+    harness.pass(Duration::from_secs(4));
+    harness.present_to(channel);
+    assert_eq!((harness.unsent.len(), &harness.closed[..1]), (0, &[channel][..]));
 }

@@ -110,6 +110,8 @@ pub enum EngineServers<S> {
     Single(S),
     /// Sentinels, and the name by which they know the engine.
     Sentinels(Vec<S>, String),
+    /// Servers of one Redis Cluster, any of which knows the one that is the engine.
+    RedisCluster(Vec<S>),
 }
 
 impl<S> EngineServers<S> {
@@ -117,7 +119,7 @@ impl<S> EngineServers<S> {
     pub fn all(&self) -> &[S] {
         match self {
             EngineServers::Single(server) => slice::from_ref(server),
-            EngineServers::Sentinels(servers, _) => servers,
+            EngineServers::Sentinels(servers, _) | EngineServers::RedisCluster(servers) => servers,
         }
     }
 
@@ -130,26 +132,27 @@ impl<S> EngineServers<S> {
         &self,
         mut convert: impl FnMut(&S) -> Result<T, E>,
     ) -> Result<EngineServers<T>, E> {
+        let mut all = |servers: &[S]| servers.iter().map(&mut convert).collect::<Result<Vec<_>, E>>();
         Ok(match self {
             EngineServers::Single(server) => EngineServers::Single(convert(server)?),
             EngineServers::Sentinels(servers, primary) => {
-                let servers: Result<_, E> = servers.iter().map(convert).collect();
-                EngineServers::Sentinels(servers?, primary.clone())
+                EngineServers::Sentinels(all(servers)?, primary.clone())
             }
+            EngineServers::RedisCluster(servers) => EngineServers::RedisCluster(all(servers)?),
         })
     }
 }
 
 impl EngineUrl {
-    /// Parses `redis://…`, `rediss://…`, `redis+sentinel://…` or `rediss+sentinel://…`.
+    /// Parses `redis://…`, `redis+sentinel://…` or `redis+cluster://…`, or one of them with `rediss`.
     ///
     /// # Errors
     /// The text is none of these.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let error = || {
             ValueError::Word(
-                "redis://[user[:password]@]host[:port][/number], rediss://… for TLS, or \
-                 redis+sentinel://host[:port],…/primary",
+                "redis://[user[:password]@]host[:port][/number], rediss://… for TLS, \
+                 redis+sentinel://host[:port],…/primary, or redis+cluster://host[:port],…",
             )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(error)?;
@@ -160,16 +163,27 @@ impl EngineUrl {
         if hosts.is_empty() || hosts.starts_with([':', '/']) {
             return Err(error());
         }
-        let servers = match (scheme, scheme.strip_suffix("+sentinel")) {
-            ("redis" | "rediss", _) if names_database(hosts) => EngineServers::Single(text.to_owned()),
-            (_, Some(base @ ("redis" | "rediss"))) => {
+        let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let each = |hosts: &str, default_port: &str| {
+            let servers = hosts.split(',').map(|host| {
+                let port = if host.contains(':') { "" } else { default_port };
+                let is_host = !host.is_empty() && !host.starts_with(':');
+                is_host.then(|| format!("{base}://{login}{host}{port}")).ok_or_else(error)
+            });
+            servers.collect::<Result<Vec<_>, _>>()
+        };
+        let servers = match (base, kind) {
+            ("redis" | "rediss", "") if names_database(hosts) => EngineServers::Single(text.to_owned()),
+            ("redis" | "rediss", "sentinel") => {
                 let named = hosts.split_once('/').filter(|(_, primary)| !primary.is_empty());
                 let (hosts, primary) = named.ok_or_else(error)?;
-                let servers = hosts.split(',').map(|host| {
-                    let port = if host.contains(':') { "" } else { SENTINEL_PORT };
-                    format!("{base}://{login}{host}{port}")
-                });
-                EngineServers::Sentinels(servers.collect(), primary.to_owned())
+                EngineServers::Sentinels(each(hosts, SENTINEL_PORT)?, primary.to_owned())
+            }
+            ("redis" | "rediss", "cluster") => {
+                // There is no other database than the first.
+                let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
+                let is_list = !hosts.contains(['/', '?', '#']);
+                EngineServers::RedisCluster(each(Some(hosts).filter(|_| is_list).ok_or_else(error)?, "")?)
             }
             _ => return Err(error()),
         };
@@ -306,6 +320,11 @@ mod tests {
         let servers = ["rediss://u:p@a:26379", "rediss://u:p@b:1", "rediss://u:p@c:26379"];
         let servers = servers.map(str::to_owned).to_vec();
         assert!(*sentinels.servers() == EngineServers::Sentinels(servers, "main".to_owned()));
+        let clustered = EngineUrl::parse("rediss+cluster://u:p@a,[fd00::5]:1,b:7000/").unwrap();
+        assert_eq!(clustered.to_string(), "rediss+cluster://u:***@a,[fd00::5]:1,b:7000/");
+        let servers = ["rediss://u:p@a", "rediss://u:p@[fd00::5]:1", "rediss://u:p@b:7000"];
+        let servers = servers.map(str::to_owned).to_vec();
+        assert!(*clustered.servers() == EngineServers::RedisCluster(servers));
         for url in ["redis://h/", "redis://h/15", "rediss://u:p/q@h:1/2?protocol=resp3"] {
             assert!(EngineUrl::parse(url).is_ok(), "{url}");
         }
@@ -320,6 +339,15 @@ mod tests {
             "redis://h/name",
             "redis://h/1/2",
             "redis+sentinel://a,b",
+            "redis+sentinel://a,/main",
+            "redis+cluster://",
+            "redis+cluster://a,,b",
+            "redis+cluster://a,:1",
+            "redis+cluster://a/1",
+            "redis+cluster://a?protocol=resp3",
+            "redis+cluster+sentinel://a/b",
+            "redis+other://a",
+            "http+cluster://a",
         ] {
             assert!(EngineUrl::parse(url).is_err(), "{url}");
         }

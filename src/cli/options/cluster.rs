@@ -10,7 +10,8 @@ pub(super) const CLUSTER: OptionSpec = set("cluster", "url", "", |d, v| {
 .help(
     Cluster,
     "Redis 7 or Valkey that makes this server a node of a cluster, whose nodes have common rooms: \
-     redis://[user[:password]@]host[:port][/db], rediss://… with TLS, or redis+sentinel://host[:port],…/primary",
+     redis://[user[:password]@]host[:port][/db], rediss://… with TLS, redis+sentinel://host[:port],…/primary, or \
+     redis+cluster://host[:port],…",
 );
 
 pub(super) const CLUSTER_PASSWORD_FILE: OptionSpec = OptionSpec::new(

@@ -2,10 +2,11 @@
 //!
 //! All keys are in one hash slot. A claim goes to the process of Redis whose data were renewed over the same
 //! connection, so that none can reach a process whose loss of data was not noticed: there is one connection,
-//! and after any error it is opened again.
+//! and after any error it is opened again, in a Redis Cluster perhaps to another server.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::engine_fault::{EngineError, check_server, info_field};
 use super::name_hash::{NameHash, NameHasher};
+use super::redis_cluster;
 use super::tls::NodePublicKey;
 use crate::config::{EngineServers, EngineUrl};
 use crate::protocol::cluster::{
@@ -35,6 +37,8 @@ pub(super) const MAX_KEPT: usize = 500;
 pub struct EngineAddress {
     servers: EngineServers<ConnectionInfo>,
     name: String,
+    /// Number of connections so far.
+    opened: Arc<AtomicUsize>,
 }
 
 /// Shows neither addresses nor passwords.
@@ -57,7 +61,7 @@ impl EngineAddress {
             let settings = server.redis_settings().clone().set_password(password);
             redis::RedisResult::Ok(server.set_redis_settings(settings))
         })?;
-        Ok(EngineAddress { servers, name: name.to_owned() })
+        Ok(EngineAddress { servers, name: name.to_owned(), opened: Arc::default() })
     }
 
     /// Returns the function from keys of rooms to their names in the engine.
@@ -73,22 +77,25 @@ impl EngineAddress {
     /// Returns the servers as people know them, without user and password.
     pub(crate) fn describe(&self) -> String {
         let scheme = if self.has_tls() { "rediss" } else { "redis" };
+        let hosts = || {
+            let hosts = self.servers.all().iter().map(|server| server.addr().to_string());
+            hosts.collect::<Vec<_>>().join(",")
+        };
         match &self.servers {
             EngineServers::Single(server) => {
                 format!("{scheme}://{}/{}", server.addr(), server.redis_settings().db())
             }
-            EngineServers::Sentinels(servers, primary) => {
-                let hosts: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
-                format!("{scheme}+sentinel://{}/{primary}", hosts.join(","))
-            }
+            EngineServers::Sentinels(_, primary) => format!("{scheme}+sentinel://{}/{primary}", hosts()),
+            EngineServers::RedisCluster(_) => format!("{scheme}+cluster://{}", hosts()),
         }
     }
 
     /// Returns the way in which the engine fails when it cannot be connected to.
     pub(super) fn failure(&self, error: &EngineError) -> EngineFailure {
         match self.servers {
-            // Sentinels that do not run are no sign of what their primary does.
-            EngineServers::Sentinels(..) => EngineFailure::Unreachable,
+            // Sentinels that do not run are no sign of what their primary does, and a primary that does not
+            // run is none of what its replicas do.
+            EngineServers::Sentinels(..) | EngineServers::RedisCluster(_) => EngineFailure::Unreachable,
             EngineServers::Single(_) => error.failure(),
         }
     }
@@ -110,15 +117,23 @@ impl EngineAddress {
         settings.set_redis_connection_info(server.redis_settings().clone())
     }
 
-    /// Returns host and port of the first server; `None` if it is a Unix socket.
-    pub(crate) fn first_server(&self) -> Option<(String, u16)> {
-        match self.servers.all().first()?.addr() {
+    /// Returns hosts and ports of all servers that are no Unix sockets.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.servers.all().iter().filter_map(|server| match server.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                Some((host.clone(), *port))
+                Some((host.as_str(), *port))
             }
             _ => None,
-        }
+        })
     }
+
+    fn prefix(&self) -> String {
+        format!("sigver:{{{}}}", self.name)
+    }
+}
+
+fn data_key(prefix: &str) -> String {
+    format!("{prefix}:data")
 }
 
 /// Returns the sentinels in the order in which they are asked: those that have users know the one of Redis,
@@ -178,6 +193,8 @@ pub enum Renewal {
 #[derive(Clone)]
 pub struct Engine {
     connection: MultiplexedConnection,
+    /// The servers as people know them, and the one in use if they found it.
+    place: String,
     /// The id of the process of Redis.
     process: String,
     prefix: String,
@@ -204,7 +221,8 @@ struct Scripts {
 }
 
 impl Engine {
-    /// Connects to the engine; to the primary that the first sentinel that answers knows, if there are any.
+    /// Connects to the engine; to the primary that the first sentinel or server of a Redis Cluster that
+    /// answers knows, if there are any. In a Redis Cluster, another server is the first with each call.
     ///
     /// # Errors
     /// It cannot be reached, or would forget claims.
@@ -212,7 +230,16 @@ impl Engine {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT));
+        let mut place = address.describe();
         let mut connection = match &address.servers {
+            EngineServers::RedisCluster(servers) => {
+                // The one that answered the last time may know a former primary, or be it.
+                let first = address.opened.fetch_add(1, Ordering::Relaxed);
+                let key = data_key(&address.prefix());
+                let (connection, primary) = redis_cluster::connect(servers, first, &key, &config).await?;
+                place = format!("{place} ({primary})");
+                connection
+            }
             EngineServers::Sentinels(servers, primary) => {
                 let (sentinels, node) = (with_and_without_login(servers), address.primary_settings());
                 let mut client =
@@ -225,7 +252,7 @@ impl Engine {
         };
         let info: String = redis::cmd("INFO").query_async(&mut connection).await?;
         let process = info_field(&info, "run_id:").ok_or(EngineError::Answer)?.to_owned();
-        check_server(&info)?;
+        check_server(&info, matches!(address.servers, EngineServers::RedisCluster(_)))?;
         let scripts = Scripts {
             renew: Script::new(include_str!("scripts/renew.lua")),
             claim: Script::new(include_str!("scripts/claim.lua")),
@@ -236,12 +263,18 @@ impl Engine {
         };
         Ok(Engine {
             connection,
+            place,
             process,
-            prefix: format!("sigver:{{{}}}", address.name),
+            prefix: address.prefix(),
             scripts,
             failed: Arc::default(),
             number: 0,
         })
+    }
+
+    /// Returns the servers as people know them, and the one in use if they found it.
+    pub(super) fn place(&self) -> &str {
+        &self.place
     }
 
     /// Takes note that a request over the connection failed, after which it is not to be used any more.
@@ -433,7 +466,7 @@ impl Engine {
     }
 
     fn data(&self) -> String {
-        format!("{}:data", self.prefix)
+        data_key(&self.prefix)
     }
 
     /// Returns the key of a name. It has the process of Redis as well: the clock of a later one, which may

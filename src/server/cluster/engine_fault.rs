@@ -17,16 +17,20 @@ const MAX_CAUSE: usize = 300;
 
 /// Fault of a Redis that follows another one.
 const REPLICA: &str = "it is a replica: name the primary in --cluster";
-/// Fault of a Redis that has a part of the keys only.
-const CLUSTERED: &str = "Redis Cluster is not supported: use a single primary";
+
+/// Text between the addresses of a server of a Redis Cluster and of the one that named it.
+pub(super) const NAMED_BY: &str = ", named by ";
 
 /// Parts of the texts of causes, in lower case, and what to do. The first part that fits counts.
-const HINTS: [(&[&str], &str); 13] = [
+const HINTS: [(&[&str], &str); 17] = [
     (&["noauth"], "it wants a password: --cluster-password-file"),
     (&["wrongpass", "authenticationfailed"], "check the user in --cluster and --cluster-password-file"),
     (&["noperm"], "its user lacks a permission: see the ACL of the how-to for clusters"),
     (&["readonly"], REPLICA),
-    (&["clusterdown", "moved:", "crossslot"], CLUSTERED),
+    (&["clusterdown"], "the Redis Cluster has no primary for the keys: see CLUSTER INFO there"),
+    (&[" ?:"], "that server of the Redis Cluster announces no host: set cluster-announce-hostname there"),
+    (&["moved:"], "another server of the Redis Cluster has the keys, and is tried"),
+    (&["ask: ", "tryagain"], "the keys are on their way to another server of the Redis Cluster"),
     (&["oom:", "oom command", "out of memory"], "it has no memory left: raise its maxmemory"),
     (&["misconf"], "it refuses writes as it cannot save: give it space, or set save \"\""),
     (&["unknownissuer"], "name the certificate of its authority in the environment variable SSL_CERT_FILE"),
@@ -37,6 +41,10 @@ const HINTS: [(&[&str], &str); 13] = [
     (
         &["non deterministic", "non-deterministic", "unknown command", "unknown subcommand"],
         "Redis 7 or Valkey is needed",
+    ),
+    (
+        &[NAMED_BY],
+        "is that server reachable from here at the address that it announces (cluster-announce-ip)?",
     ),
     (&["failed to lookup", "name or service not known"], "check the host in --cluster"),
     (&["connection refused"], "check host and port in --cluster, and that Redis runs and listens there"),
@@ -50,6 +58,14 @@ pub enum EngineError {
     /// Redis reports an error, or cannot be reached.
     #[error("{0}")]
     Redis(#[from] redis::RedisError),
+    /// One of several servers reports an error, or cannot be reached.
+    #[error("{server}: {source}")]
+    OneServer {
+        /// Host and port, and those of the server that named it.
+        server: String,
+        /// Cause.
+        source: redis::RedisError,
+    },
     /// An answer is not one of the scripts.
     #[error("an answer that no script gives")]
     Answer,
@@ -60,14 +76,24 @@ pub enum EngineError {
     #[error("{REPLICA}")]
     Replica,
     /// Redis has a part of the keys only.
-    #[error("{CLUSTERED}")]
+    #[error("it is in a Redis Cluster: name servers of that as redis+cluster://host[:port],… in --cluster")]
     Clustered,
+    /// Redis is in no Redis Cluster, though it is addressed as a server of one.
+    #[error("it is in no Redis Cluster: use redis:// in --cluster")]
+    NotClustered,
     /// Redis is of a version whose scripts are others.
     #[error("Redis 7 or Valkey is needed, and this is Redis {0}")]
     Old(String),
 }
 
 impl EngineError {
+    fn redis(&self) -> Option<&redis::RedisError> {
+        match self {
+            EngineError::Redis(error) | EngineError::OneServer { source: error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
     /// Returns the way in which a server fails that could not be connected to because of this.
     pub(super) fn failure(&self) -> EngineFailure {
         match self {
@@ -85,7 +111,7 @@ impl From<redis::ParsingError> for EngineError {
 
 /// Returns a line for people: the cause, and what to do if that is known.
 pub(super) fn explain(error: &EngineError, is_tls: bool) -> String {
-    let is_timeout = matches!(error, EngineError::Redis(error) if error.is_timeout());
+    let is_timeout = error.redis().is_some_and(redis::RedisError::is_timeout);
     explain_text(&error.to_string(), is_timeout, is_tls)
 }
 
@@ -120,20 +146,22 @@ pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// Checks what a server reports about itself.
+/// Checks what a server reports about itself. One of a Redis Cluster that answers for the keys is no replica.
 ///
 /// # Errors
 /// It cannot be the engine, or would forget claims.
-pub(super) fn check_server(info: &str) -> Result<(), EngineError> {
+pub(super) fn check_server(info: &str, is_of_cluster: bool) -> Result<(), EngineError> {
     let field = |name| info_field(info, name);
     let version = field("redis_version:").unwrap_or_default();
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     let is_bounded = field("maxmemory:").is_some_and(|bytes| bytes != "0");
     if major.is_some_and(|major| major < 7) {
         Err(EngineError::Old(version.chars().take(20).collect()))
-    } else if field("cluster_enabled:") == Some("1") {
+    } else if !is_of_cluster && field("cluster_enabled:") == Some("1") {
         Err(EngineError::Clustered)
-    } else if field("role:") == Some("slave") {
+    } else if is_of_cluster && field("cluster_enabled:") == Some("0") {
+        Err(EngineError::NotClustered)
+    } else if !is_of_cluster && field("role:") == Some("slave") {
         Err(EngineError::Replica)
     } else if is_bounded && field("maxmemory_policy:").is_some_and(|policy| policy != "noeviction") {
         Err(EngineError::Evicts)
@@ -226,7 +254,14 @@ mod tests {
                 "check the user",
             ),
             ("ReadOnly: You can't write against a read only replica.", false, "name the primary"),
-            ("ClusterDown: Hash slot not served", false, "Redis Cluster is not supported"),
+            ("a:1: ClusterDown: Hash slot not served", false, "has no primary"),
+            ("a:1: Moved: 866 ?:7001", false, "cluster-announce-hostname"),
+            ("Moved: 866 10.0.0.9:7001", false, "and is tried"),
+            ("Ask: 866 10.0.0.9:7001", false, "on their way"),
+            ("TryAgain: Multiple keys request during rehashing of slot", false, "on their way"),
+            ("10.0.0.9:7001, named by a:1: Connection refused (os error 111)", false, "cluster-announce-ip"),
+            ("10.0.0.9:7001, named by a:1: \"NOAUTH\": required", false, "--cluster-password-file"),
+            ("a:1: Connection refused (os error 111)", false, "that Redis runs"),
             ("invalid peer certificate: UnknownIssuer", true, "SSL_CERT_FILE"),
             ("timed out", true, "speak TLS?"),
             ("timed out", false, "open in the firewalls"),
@@ -251,13 +286,18 @@ mod tests {
 
     #[test]
     fn servers_that_cannot_be_the_engine_are_refused() {
-        let server = |line: &str| check_server(&format!("# Server\r\n{line}\r\nrole:master\r\n"));
+        let check = |line: &str, is_of_cluster| {
+            check_server(&format!("# Server\r\n{line}\r\nrole:master\r\n"), is_of_cluster)
+        };
+        let server = |line: &str| check(line, false);
         assert!(server("redis_version:7.2.4").is_ok());
         assert!(server("maxmemory:0\r\nmaxmemory_policy:allkeys-lru").is_ok());
         assert!(
             matches!(server("redis_version:6.2.14"), Err(EngineError::Old(version)) if version == "6.2.14")
         );
         assert!(matches!(server("cluster_enabled:1"), Err(EngineError::Clustered)));
+        assert!(check("cluster_enabled:1", true).is_ok());
+        assert!(matches!(check("cluster_enabled:0", true), Err(EngineError::NotClustered)));
         assert!(matches!(server("role:slave"), Err(EngineError::Replica)));
         let bounded = server("maxmemory:100\r\nmaxmemory_policy:allkeys-lru");
         assert!(matches!(bounded, Err(EngineError::Evicts)));

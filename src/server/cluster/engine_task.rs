@@ -36,12 +36,14 @@ impl ClusterNode {
     pub(super) async fn follow_engine(self: Arc<Self>) {
         let mut log = EngineLog::default();
         for number in 1.. {
-            let (fault, failure) = match Engine::open(&self.settings.engine).await {
+            let address = &self.settings.engine;
+            let (place, fault, failure) = match Engine::open(address).await {
                 Ok(mut engine) => {
                     engine.number = number;
-                    (self.keep_lease(engine, &mut log).await, EngineFailure::Unreachable)
+                    let place = engine.place().to_owned();
+                    (place, self.keep_lease(engine, &mut log).await, EngineFailure::Unreachable)
                 }
-                Err(error) => (self.explain(&error), self.settings.engine.failure(&error)),
+                Err(error) => (address.describe(), self.explain(&error), address.failure(&error)),
             };
             self.with_state(|state| {
                 state.engine = None;
@@ -52,8 +54,8 @@ impl ClusterNode {
                 return;
             }
             if log.failed(&fault, Instant::now().into_std()) {
-                let (url, (_, consequence)) = (self.settings.engine.describe(), self.loss_consequence());
-                tracing::error!("Redis at {url} fails: {fault} ({consequence})");
+                let (_, consequence) = self.loss_consequence();
+                tracing::error!("Redis at {place} fails: {fault} ({consequence})");
             }
             self.engine_fault.lock().failed(number, fault);
             sleep(ENGINE_PAUSE).await;
@@ -104,7 +106,7 @@ impl ClusterNode {
                 }
                 Err(error) => return self.explain(&error),
             };
-            self.report_renewal(log.works(opened.elapsed()), replaced.as_ref());
+            self.report_renewal(&engine, log.works(opened.elapsed()), replaced.as_ref());
             self.follow_nodes(others);
             let generation = view.generation;
             self.counts.see_generation(generation);
@@ -171,10 +173,10 @@ impl ClusterNode {
     }
 
     /// Logs what a renewal has changed.
-    fn report_renewal(&self, recovery: Option<Recovery>, replaced: Option<&NodeEntry>) {
+    fn report_renewal(&self, engine: &Engine, recovery: Option<Recovery>, replaced: Option<&NodeEntry>) {
         let (name, address) = (&self.settings.name, &self.settings.address);
         if let Some(recovery) = recovery {
-            let (cluster, url) = (self.cluster_name(), self.settings.engine.describe());
+            let (cluster, url) = (self.cluster_name(), engine.place());
             match recovery {
                 Recovery::First => {
                     tracing::info!("node {name} of cluster {cluster}, at {address}: Redis at {url} answers");

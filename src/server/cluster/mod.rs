@@ -24,6 +24,7 @@ mod open_questions;
 mod question;
 mod questions;
 mod queue;
+mod redis_cluster;
 mod status;
 #[cfg(test)]
 mod tests;

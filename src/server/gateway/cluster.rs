@@ -102,12 +102,19 @@ fn is_readable_by_others(path: &Path) -> bool {
 
 /// Returns the address from which this machine reaches the engine. Nothing is sent.
 async fn local_address(engine: &EngineAddress) -> Result<IpAddr, ClusterError> {
-    let Some((host, port)) = engine.first_server() else { return Ok(Ipv4Addr::LOCALHOST.into()) };
-    let servers = match tokio::net::lookup_host((host.clone(), port)).await {
-        Ok(servers) => servers,
-        Err(source) => return Err(ClusterError::EngineHost { host, source }),
-    };
-    route_to(servers).await.map_err(ClusterError::NoAddress)
+    // By the first of several servers to which there is a way.
+    let mut failed = None;
+    for (host, port) in engine.hosts() {
+        let error = match tokio::net::lookup_host((host, port)).await {
+            Ok(addresses) => match route_to(addresses).await {
+                Ok(address) => return Ok(address),
+                Err(error) => ClusterError::NoAddress(error),
+            },
+            Err(source) => ClusterError::EngineHost { host: host.to_owned(), source },
+        };
+        failed.get_or_insert(error);
+    }
+    failed.map_or_else(|| Ok(Ipv4Addr::LOCALHOST.into()), Err)
 }
 
 async fn route_to(servers: impl Iterator<Item = SocketAddr>) -> io::Result<IpAddr> {
@@ -201,6 +208,15 @@ mod tests {
             error.contains("'redis.invalid' in --cluster") && !error.contains("--node-address"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn one_of_several_servers_with_an_address_is_enough() {
+        for url in
+            ["redis+cluster://redis.invalid,127.0.0.1", "redis+sentinel://redis.invalid,127.0.0.1/main"]
+        {
+            assert_eq!(settings(&config(url)).await.address, "127.0.0.1:8001", "{url}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A Redis with TLS, whose users have passwords and the rights that the how-to gives: by itself, and found by
-//! sentinels.
+//! A Redis with TLS, whose users have passwords and the rights that the how-to gives: by itself, found by
+//! sentinels, and in a Redis Cluster.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -99,7 +99,39 @@ pub(crate) async fn check(program: &Path, redis: &str) -> Result<()> {
         );
     }
     println!("access: the same with sentinels, without and with users");
+
+    let seed = free_port()?;
+    let _servers = serve_slots(&files, redis, seed, &user).await?;
+    let url = format!("rediss+cluster://sigver@localhost:{seed}");
+    ensure!(joins(&url, PASSWORD, Some(&trusted), 15).await?, "no node joins in a Redis Cluster");
+    ensure!(!joins(&url, "wrong", Some(&trusted), 2).await?, "a wrong password is taken in a Redis Cluster");
+    ensure!(!joins(&url, PASSWORD, None, 2).await?, "a server's certificate that nobody trusts is taken");
+    println!("access: the same in a Redis Cluster");
     Ok(())
+}
+
+/// Starts two servers of a Redis Cluster, of which that at the port `seed` has one slot only.
+async fn serve_slots(files: &Files, redis: &str, seed: u16, user: &str) -> Result<Vec<Child>> {
+    let mut servers = Vec::new();
+    let ports = [(seed, free_port()?), (free_port()?, free_port()?)];
+    let lines = ports.map(|(port, bus)| format!("{port:040x} 127.0.0.1:{port}@{bus}"));
+    for (number, (port, bus)) in ports.into_iter().enumerate() {
+        // What a server has written that has met the other.
+        let line = |other: usize, slots: &str| {
+            let flags = if other == number { "myself,master" } else { "master" };
+            let epoch = other + 1;
+            format!("{} {flags} - 0 0 {epoch} connected {slots}\n", lines[other])
+        };
+        let nodes = format!("{}{}", line(0, "0"), line(1, "1-16383"));
+        let settings = format!("nodes-{number}");
+        files.write(&settings, &format!("{nodes}vars currentEpoch 2 lastVoteEpoch 0\n"))?;
+        let settings = format!(
+            "save \"\"\nuser default off\n{user}\ncluster-enabled yes\ntls-cluster yes\ncluster-port {bus}\n\
+             cluster-config-file {settings}"
+        );
+        servers.push(files.serve(redis, &format!("slots-{number}.conf"), port, &settings)?);
+    }
+    Ok(servers)
 }
 
 /// Returns true if a node that trusts the certificate in `trusted` joins within some seconds.

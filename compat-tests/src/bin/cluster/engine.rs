@@ -1,22 +1,44 @@
 //! The scripts of the engine on a real Redis, reply by reply.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use sigver::config::EngineUrl;
 use sigver::protocol::cluster::{Claim, ClaimResult, Generation, NodeId};
 use sigver::server::cluster::{Engine, EngineAddress, NodeEntry, Renewal};
 use tokio::time::sleep;
 
 use super::redis::TestRedis;
+use super::redis_cluster::{self, TestRedisCluster};
 
 const A: NodeId = NodeId(0xa);
 const B: NodeId = NodeId(0xb);
 
-/// Tries the scripts; about ten seconds, most of them the grace of a new generation.
-pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
-    let address = EngineAddress::new(&EngineUrl::parse(&redis.url())?, "scripts", None)?;
-    let (engine, names) = (Engine::open(&address).await?, address.names());
+/// Name of the cluster in the engine.
+const NAME: &str = "scripts";
+/// Longest time until a server that was started takes requests: in a Redis Cluster after two seconds.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Tries the scripts on a server of its own, and in a Redis Cluster whose slot is moved afterwards: about
+/// fifteen seconds, most of them the grace of a new generation.
+pub(crate) async fn check_all(redis: &mut TestRedis, program: &str) -> Result<()> {
+    let url = redis.url();
+    let clustered = async {
+        let mut redis = TestRedisCluster::start(program, NAME).await?;
+        // Given only a server that has not the slot.
+        let url = redis_cluster::url(&redis.others[..1]);
+        check(&mut redis.primary, &url).await.context("in a Redis Cluster")?;
+        move_slot(&redis, &url).await
+    };
+    tokio::try_join!(check(redis, &url), clustered)?;
+    println!("scripts: every reply as expected, also in a Redis Cluster, and when the slot is moved");
+    Ok(())
+}
+
+/// Tries the scripts on the engine at `url`, which is this server.
+async fn check(redis: &mut TestRedis, url: &str) -> Result<()> {
+    let address = EngineAddress::new(&EngineUrl::parse(url)?, NAME, None)?;
+    let (engine, names) = (opened(&address).await?, address.names());
     let (generation, others) = renewed(engine.renew(A, &entry("10.0.0.1:1"), None, 0, false).await?)?;
     ensure!(others.is_empty(), "the first node sees {others:?}");
     let (same, others) = renewed(engine.renew(B, &entry("10.0.0.2:1"), None, 0, false).await?)?;
@@ -99,14 +121,56 @@ pub(crate) async fn check(redis: &mut TestRedis) -> Result<()> {
         engine.renew(A, &entry("10.0.0.1:1"), None, 0, false).await.is_err(),
         "the connection outlives its Redis"
     );
-    let engine = Engine::open(&address).await?;
+    let engine = opened(&address).await?;
     let (new, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), None, 0, false).await?)?;
     ensure!(new > generation, "an empty Redis has the old generation");
     sleep(Duration::from_millis(1_200)).await;
     let (leapt, _) = renewed(engine.renew(NodeId(0xe), &entry("10.0.0.3:1"), Some(10), new, false).await?)?;
     ensure!(leapt > new, "a renewal does not notice that the clock has leapt");
-    clock_goes_back(redis, &engine, leapt).await?;
-    println!("scripts: every reply as expected");
+    clock_goes_back(redis, &engine, leapt).await
+}
+
+/// Connects to the engine once it takes requests.
+async fn opened(address: &EngineAddress) -> Result<Engine> {
+    let start = Instant::now();
+    loop {
+        match Engine::open(address).await {
+            Ok(engine) => return Ok(engine),
+            Err(error) => ensure!(start.elapsed() < OPEN_TIMEOUT, "no engine: {error}"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Moves the slot of the keys to another server of the Redis Cluster, which is a new engine. There is none
+/// while the keys are on their way.
+async fn move_slot(redis: &TestRedisCluster, url: &str) -> Result<()> {
+    let (node, own, slot) = (NodeId(0x2a), entry("10.0.2.1:1"), redis.slot);
+    let address = EngineAddress::new(&EngineUrl::parse(url)?, NAME, None)?;
+    let (source, target) = (&redis.primary, &redis.others[1]);
+    let engine = opened(&address).await?;
+    let (generation, _) = renewed(engine.renew(node, &own, None, 0, false).await?)?;
+    let (source_id, target_id) = (redis_cluster::id(source).await?, redis_cluster::id(target).await?);
+    target.accepts(&format!("cluster setslot {slot} importing {source_id}")).await?;
+    source.accepts(&format!("cluster setslot {slot} migrating {target_id}")).await?;
+    let unstable = engine.renew(node, &own, None, generation, false).await;
+    ensure!(unstable.is_err(), "a renewal while the slot is moved: {unstable:?}");
+    let keys = source.command(&format!("cluster getkeysinslot {slot} 1000")).await?;
+    let keys: Vec<&str> = keys.lines().filter(|line| line.starts_with("sigver:")).collect();
+    ensure!(keys.len() > 2, "the keys are {keys:?}");
+    let port = target.address.port();
+    source.accepts(&format!("migrate 127.0.0.1 {port} \"\" 0 5000 keys {}", keys.join(" "))).await?;
+    let between = Engine::open(&address).await;
+    ensure!(between.is_err(), "an engine without the slot of its keys, or keys without their slot");
+    target.accepts(&format!("cluster setslot {slot} node {target_id}")).await?;
+    source.accepts(&format!("cluster setslot {slot} node {target_id}")).await?;
+    ensure!(engine.renew(node, &own, None, generation, false).await.is_err(), "the former server answers");
+    let engine = opened(&address).await?;
+    let (moved, _) = renewed(engine.renew(node, &own, None, 0, false).await?)?;
+    ensure!(moved > generation, "the keys at another server are of generation {moved}, before {generation}");
+    let alone = EngineAddress::new(&EngineUrl::parse(&target.url())?, NAME, None)?;
+    let error = Engine::open(&alone).await.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(error.contains("redis+cluster://"), "a server of a Redis Cluster by itself: {error:?}");
     Ok(())
 }
 
@@ -163,7 +227,7 @@ async fn clock_goes_back(redis: &TestRedis, engine: &Engine, before: Generation)
     ensure!(generation == before.to_string(), "the data are {data:?} in generation {before}");
     let later = before + STEP;
     redis.command(&format!("set {key} \"{later} {later} {process}\"")).await?;
-    let name = EngineAddress::new(&EngineUrl::parse(&redis.url())?, "scripts", None)?.names().room("z", 0);
+    let name = EngineAddress::new(&EngineUrl::parse(&redis.url())?, NAME, None)?.names().room("z", 0);
     let claim = async |generation| engine.claim(&name, Claim { node, number: 1 }, None, generation, 0).await;
     ensure!(claim(later).await? == ClaimResult::OtherGeneration, "a claim before its generation began");
     let renewal = engine.renew(node, &entry("10.0.0.3:1"), Some(0), later, false).await?;

@@ -13,6 +13,7 @@ mod interop;
 mod node;
 mod pipes;
 mod redis;
+mod redis_cluster;
 mod storm;
 
 use anyhow::Result;
@@ -42,7 +43,7 @@ enum TestCommand {
     Scripts,
     /// Only clients of all dialects
     Interop,
-    /// Only a Redis with TLS, users and passwords
+    /// Only a Redis with TLS, users and passwords, by itself, with sentinels, and in a Redis Cluster
     Access,
     /// Only event streams whose requests arrive at other nodes
     Events,
@@ -84,7 +85,7 @@ async fn main() -> Result<()> {
     }
     let all = options.command.is_none();
     if all || matches!(options.command, Some(TestCommand::Scripts)) {
-        engine::check(&mut server).await?;
+        engine::check_all(&mut server, &options.redis).await?;
     }
     if all || matches!(options.command, Some(TestCommand::Interop)) {
         interop::check(&program, &server.url()).await?;

@@ -79,6 +79,13 @@ impl TestRedis {
         Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
     }
 
+    /// Sends a command of one line, which must be answered with `OK`.
+    pub(crate) async fn accepts(&self, line: &str) -> Result<()> {
+        let answer = self.command(line).await?;
+        ensure!(answer == "+OK\r\n", "{line}: {answer}");
+        Ok(())
+    }
+
     /// Sends a command until the answer has one of these texts.
     pub(crate) async fn until(&self, line: &str, wanted: &[&str]) -> Result<()> {
         let start = Instant::now();

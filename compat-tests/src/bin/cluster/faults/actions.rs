@@ -16,7 +16,9 @@ use super::load::Load;
 use super::proxy::{FaultProxy, Passage};
 use super::report::{FaultReport, FaultTimes};
 use super::{AFTER, BEFORE, Fault, GRACE};
+use crate::node::CLUSTER;
 use crate::redis::TestRedis;
+use crate::redis_cluster::{self, TestRedisCluster};
 
 /// Longest time from the death of a node until its rooms are usable.
 const OWNER_LOSS: Duration = Duration::from_secs(13);
@@ -29,10 +31,17 @@ const CUT: Duration = Duration::from_secs(12);
 const SENTINEL: usize = 0;
 const OTHERS: usize = 1;
 
-/// Redis, and the sentinel that watches it.
+/// Redis, and the sentinel or the Redis Cluster that watches it.
 struct Engine {
     server: TestRedis,
     sentinel: Option<Sentinel>,
+    shards: Option<Shards>,
+}
+
+/// The other servers of a Redis Cluster.
+struct Shards {
+    replica: TestRedis,
+    others: Vec<TestRedis>,
 }
 
 struct Sentinel {
@@ -44,9 +53,15 @@ struct Sentinel {
 
 impl Engine {
     async fn start(program: &str, fault: Fault) -> Result<Engine> {
+        if fault == Fault::ClusterFailover {
+            let TestRedisCluster { primary, replica, others, .. } =
+                TestRedisCluster::start(program, CLUSTER).await?;
+            let shards = Some(Shards { replica, others });
+            return Ok(Engine { server: primary, sentinel: None, shards });
+        }
         let server = TestRedis::start(program).await?;
         if !matches!(fault, Fault::Failover | Fault::FailoverCut) {
-            return Ok(Engine { server, sentinel: None });
+            return Ok(Engine { server, sentinel: None, shards: None });
         }
         let process = Arc::new(Mutex::new(None));
         let known = Arc::clone(&process);
@@ -74,11 +89,29 @@ impl Engine {
         sleep(Duration::from_millis(100)).await;
         primary.set(OTHERS, Passage::Open);
         sleep(Duration::from_secs(1)).await;
-        Ok(Engine { server, sentinel: Some(Sentinel { server: sentinel, replica, primary }) })
+        let sentinel = Some(Sentinel { server: sentinel, replica, primary });
+        Ok(Engine { server, sentinel, shards: None })
+    }
+
+    /// Returns how the nodes find the engine.
+    fn source(&self) -> EngineSource {
+        match (&self.sentinel, &self.shards) {
+            (Some(sentinel), _) => {
+                EngineSource::Url(format!("redis+sentinel://{}/main", sentinel.server.address))
+            }
+            (None, Some(shards)) => {
+                EngineSource::Url(redis_cluster::url([&self.server].into_iter().chain(&shards.others)))
+            }
+            (None, None) => EngineSource::Proxied(self.server.address),
+        }
     }
 
     /// Waits until the replica is the primary.
     async fn promoted(&self) -> Result<()> {
+        if let Some(shards) = &self.shards {
+            shards.replica.until("info replication", &["role:master"]).await?;
+            return shards.replica.until("cluster info", &["cluster_state:ok"]).await;
+        }
         let sentinel = self.sentinel.as_ref().context("no sentinel")?;
         let port = format!("\r\n{}\r\n", sentinel.replica.address.port());
         sentinel.server.until("sentinel get-master-addr-by-name main", &[&port]).await
@@ -99,11 +132,7 @@ impl Engine {
 /// Runs one fault on a cluster of its own.
 pub(super) async fn run(fault: Fault, program: &Path, redis: &str) -> Result<FaultReport> {
     let mut engine = Engine::start(redis, fault).await?;
-    let source = match &engine.sentinel {
-        None => EngineSource::Proxied(engine.server.address),
-        Some(sentinel) => EngineSource::Url(format!("redis+sentinel://{}/main", sentinel.server.address)),
-    };
-    let mut cluster = TestCluster::start(program, source).await?;
+    let mut cluster = TestCluster::start(program, engine.source()).await?;
     sleep(GRACE).await;
     let load = Load::start(&cluster.addresses(), &format!("{:?}", fault).to_lowercase())?;
     sleep(BEFORE).await;
@@ -227,6 +256,13 @@ async fn cause(
             // The others do not notice by themselves: their primary answers.
             engine.disconnect_one().await?;
             back(load)
+        }
+        Fault::ClusterFailover => {
+            engine.server.kill()?;
+            engine.promoted().await?;
+            let times = back(load);
+            engine.server.restart().await?;
+            times
         }
     })
 }

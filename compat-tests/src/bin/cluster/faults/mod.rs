@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     Failover,
     /// Sentinels do not reach the primary and promote a replica, and one node follows; the others reach both
     FailoverCut,
+    /// The primary of the slot in a Redis Cluster is killed, its replica promoted, and it starts again
+    ClusterFailover,
 }
 
 /// Options of the faults.

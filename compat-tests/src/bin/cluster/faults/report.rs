@@ -160,6 +160,7 @@ fn is_excused(fault: Fault, times: FaultTimes, attempt: &Attempt, load: &Load) -
         | Fault::RedisPause
         | Fault::Failover
         | Fault::FailoverCut
+        | Fault::ClusterFailover
         | Fault::CutEngine
         | Fault::HalfOpenEngine => is_during && !is_old_room,
         Fault::Stop

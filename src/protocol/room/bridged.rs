@@ -4,7 +4,7 @@
 //! Neither is ever a member: it is not the first, nor preferred, nor evicted, and no other peer is refused
 //! because of it.
 
-use super::member::{ArrivalSeq, Identity, Member};
+use super::member::{ArrivalSeq, Member};
 use super::{Caller, EventSink, PeerEntry, Room};
 use crate::protocol::model::{Join, PeerId, RejoinPolicy, RoomRole};
 
@@ -53,7 +53,7 @@ impl<H: Clone> Room<H> {
             return None;
         }
         self.peers.get_or_insert_with(entry, || PeerEntry::new(entry_handle.clone()));
-        let found = Member { place: ArrivalSeq::MIN, peer: entry, identity: Identity::Connection(entry) };
+        let found = Member { place: ArrivalSeq::MIN, peer: entry, net_id: None };
         self.link(&mut Caller { peer, handle, rng, deliver }, found, join.rejoin);
         Some(self.role(peer))
     }

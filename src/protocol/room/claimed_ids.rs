@@ -1,64 +1,40 @@
-//! The net ids of the members of a room.
+//! The net ids of the members of a room that has many.
 
 use std::collections::HashMap;
 
 use crate::protocol::model::NetId;
 
-/// A multiset of net ids, as several members can claim the same one. The only id of most rooms is stored in
-/// place.
+/// A multiset of net ids, as several members can claim the same one.
 #[derive(Debug, Default)]
-pub(super) enum ClaimedIds {
-    #[default]
-    None,
-    One(NetId),
+pub(super) struct ClaimedIds {
     /// Hashed with a key, as clients choose their net ids.
-    #[allow(clippy::box_collection, reason = "few rooms have one, and it would be the size of all of them")]
-    Several(Box<HashMap<NetId, u32>>),
+    counts: HashMap<NetId, u32>,
 }
 
 impl ClaimedIds {
     pub(super) fn add(&mut self, id: NetId) {
-        match self {
-            ClaimedIds::None => *self = ClaimedIds::One(id),
-            ClaimedIds::One(other) => {
-                let mut counts = HashMap::from([(*other, 1)]);
-                increment(&mut counts, id);
-                *self = ClaimedIds::Several(Box::new(counts));
-            }
-            ClaimedIds::Several(counts) => increment(counts, id),
-        }
+        let count = self.counts.entry(id).or_default();
+        *count = count.saturating_add(1);
     }
 
     pub(super) fn remove(&mut self, id: NetId) {
-        match self {
-            ClaimedIds::One(one) if *one == id => *self = ClaimedIds::None,
-            ClaimedIds::None | ClaimedIds::One(_) => {}
-            ClaimedIds::Several(counts) => {
-                if let Some(count) = counts.get_mut(&id) {
-                    *count = count.saturating_sub(1);
-                    if *count == 0 {
-                        counts.remove(&id);
-                    }
-                }
-                if counts.is_empty() {
-                    *self = ClaimedIds::None;
-                }
+        if let Some(count) = self.counts.get_mut(&id) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&id);
             }
         }
     }
 
     pub(super) fn contains(&self, id: NetId) -> bool {
-        match self {
-            ClaimedIds::None => false,
-            ClaimedIds::One(one) => *one == id,
-            ClaimedIds::Several(counts) => counts.contains_key(&id),
-        }
+        self.counts.contains_key(&id)
     }
 }
 
-fn increment(counts: &mut HashMap<NetId, u32>, id: NetId) {
-    let count = counts.entry(id).or_default();
-    *count = count.saturating_add(1);
+impl Extend<NetId> for ClaimedIds {
+    fn extend<I: IntoIterator<Item = NetId>>(&mut self, ids: I) {
+        ids.into_iter().for_each(|id| self.add(id));
+    }
 }
 
 #[cfg(test)]
@@ -78,11 +54,9 @@ mod tests {
         assert!(ids.contains(a) && ids.contains(b));
         ids.remove(a);
         assert!(!ids.contains(a) && ids.contains(b));
-        ids.remove(b);
-        assert!(matches!(ids, ClaimedIds::None));
-        ids.add(b);
+        ids.extend([a, a]);
         ids.remove(a);
-        assert!(ids.contains(b) && !ids.contains(a));
+        assert!(ids.contains(a));
         ids.remove(b);
         assert!(!ids.contains(b));
     }

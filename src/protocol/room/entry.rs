@@ -1,6 +1,6 @@
 //! Data that a room keeps for each peer and each link.
 
-use super::member::ArrivalSeq;
+use super::member::{ArrivalSeq, Member};
 use super::small_map::SmallSet;
 use super::tried::TriedMembers;
 use crate::protocol::model::{LinkId, LinkMessage, NetId, PeerId, Side};
@@ -14,6 +14,13 @@ pub(super) struct PeerEntry<H> {
     pub(super) admitted_by: AdmittedBy,
     /// The link of its latest join, which may have ended since.
     pub(super) joined_via: Option<LinkId>,
+    /// Present once the peer was an endpoint of a link: an idle member, of which there are many, never was.
+    pub(super) linked: Option<Box<LinkedPeer>>,
+}
+
+/// Data of a peer that is, or was, an endpoint of links.
+#[derive(Debug, Default)]
+pub(super) struct LinkedPeer {
     pub(super) tried: TriedMembers,
     /// All links of which it is an endpoint.
     pub(super) links: SmallSet<LinkId>,
@@ -105,13 +112,28 @@ impl Link {
 
 impl<H> PeerEntry<H> {
     pub(super) fn new(handle: H) -> Self {
-        PeerEntry {
-            handle,
-            place: None,
-            admitted_by: AdmittedBy::default(),
-            joined_via: None,
-            tried: TriedMembers::default(),
-            links: SmallSet::default(),
+        PeerEntry { handle, place: None, admitted_by: AdmittedBy::default(), joined_via: None, linked: None }
+    }
+
+    /// Returns the links of which the peer is an endpoint.
+    pub(super) fn links(&self) -> impl Iterator<Item = LinkId> {
+        self.linked.iter().flat_map(|linked| linked.links.keys())
+    }
+
+    /// Returns true if the peer is an endpoint of no link.
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.linked.as_ref().is_none_or(|linked| linked.links.is_empty())
+    }
+
+    /// Returns true if the peer has tried the member.
+    pub(super) fn has_tried(&self, member: Member) -> bool {
+        self.linked.as_ref().is_some_and(|linked| linked.tried.contains(member.identity()))
+    }
+
+    /// Lets the peer start over with members that it has tried.
+    pub(super) fn forget_tried(&mut self) {
+        if let Some(linked) = &mut self.linked {
+            linked.tried = TriedMembers::default();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Creation, half-close and end of links.
 
-use super::entry::{Link, PeerEntry};
+use super::entry::PeerEntry;
 use super::member::Member;
 use super::{Caller, EventSink, MAX_RECEIVED_JOINS, Room};
 use crate::protocol::model::{Event, LinkId, PeerId, RejoinPolicy, Side};
@@ -21,24 +21,17 @@ impl<H: Clone> Room<H> {
             return caller.reply(Event::LinkedToMember { link: id });
         }
         let id = self.allocate_link_id(caller.rng);
-        let number = self.joins;
-        self.joins = number.wrapping_add(1);
-        self.links.get_or_insert_with(id, || Link {
-            number,
-            joiner: peer,
-            member: member.peer,
-            joiner_open: true,
-            member_open: true,
-        });
+        self.links.insert(id, peer, member.peer);
         let entry = self.peers.get_or_insert_with(peer, || PeerEntry::new(caller.handle.clone()));
-        entry.links.get_or_insert_with(id, || ());
         let previous = entry.joined_via.replace(id);
+        let linked = entry.linked.get_or_insert_default();
+        linked.links.get_or_insert_with(id, || ());
         match rejoin {
             RejoinPolicy::Replace | RejoinPolicy::Reuse => {
-                if entry.tried.len() > self.members.len() {
-                    self.members.prune(&mut entry.tried);
+                if linked.tried.len() > self.members.len() {
+                    self.members.prune(&mut linked.tried);
                 }
-                entry.tried.insert(member.identity);
+                linked.tried.insert(member.identity());
                 previous.into_iter().for_each(|link| self.remove_link(link));
             }
             RejoinPolicy::KeepReceiving => {
@@ -47,7 +40,7 @@ impl<H: Clone> Room<H> {
             }
         }
         if let Some(entry) = self.peers.get_mut(member.peer) {
-            entry.links.get_or_insert_with(id, || ());
+            entry.linked.get_or_insert_default().links.get_or_insert_with(id, || ());
             (caller.deliver)(&entry.handle, Event::LinkedToJoiner { link: id });
         }
         caller.reply(Event::LinkedToMember { link: id });
@@ -76,13 +69,14 @@ impl<H: Clone> Room<H> {
     /// Removes the link of the earliest join beyond the limit, so that a joiner that joins repeatedly does
     /// not grow the room without bound.
     fn prune_old_links(&mut self, peer: PeerId) {
-        let Some(entry) = self.peers.get(peer).filter(|peer| peer.links.len() > MAX_RECEIVED_JOINS) else {
+        let linked = self.peers.get(peer).and_then(|entry| entry.linked.as_ref());
+        let Some(linked) = linked.filter(|linked| linked.links.len() > MAX_RECEIVED_JOINS) else {
             return;
         };
         let link_of = |id| Some((id, self.links.get(id).filter(|link| link.joiner == peer)?));
-        let joined = || entry.links.keys().filter_map(link_of);
+        let joined = || linked.links.keys().filter_map(link_of);
         if joined().count() > MAX_RECEIVED_JOINS
-            && let Some((oldest, _)) = joined().max_by_key(|(_, link)| self.joins.wrapping_sub(link.number))
+            && let Some((oldest, _)) = joined().max_by_key(|(_, link)| self.links.age(link))
         {
             self.remove_link(oldest);
         }
@@ -94,8 +88,8 @@ impl<H: Clone> Room<H> {
             return;
         };
         for endpoint in [link.joiner, link.member] {
-            if let Some(entry) = self.peers.get_mut(endpoint) {
-                entry.links.remove(id);
+            if let Some(linked) = self.peers.get_mut(endpoint).and_then(|entry| entry.linked.as_mut()) {
+                linked.links.remove(id);
             }
             self.remove_if_unreferenced(endpoint);
         }

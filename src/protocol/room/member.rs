@@ -19,5 +19,12 @@ pub(super) type ArrivalSeq = NonZeroU64;
 pub(super) struct Member {
     pub(super) place: ArrivalSeq,
     pub(super) peer: PeerId,
-    pub(super) identity: Identity,
+    /// The id in the peer-to-peer network by which it became a member, if it did.
+    pub(super) net_id: Option<NetId>,
+}
+
+impl Member {
+    pub(super) fn identity(&self) -> Identity {
+        self.net_id.map_or(Identity::Connection(self.peer), Identity::NetId)
+    }
 }

@@ -3,30 +3,44 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 
-use smallvec::SmallVec;
-
+use super::claimed_ids::ClaimedIds;
 use super::member::{ArrivalSeq, Identity, Member};
+use super::member_list::MemberList;
 use super::tried::{SearchPosition, TriedMembers};
-use crate::protocol::model::PeerId;
+use crate::protocol::model::{NetId, PeerId};
+
+/// Largest number of members whose net ids are compared one by one.
+const FEW: usize = 8;
 
 /// The members of a room in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// Sorted by place. Most rooms have one member, which is stored in place.
-    by_arrival: SmallVec<[Member; 1]>,
+    /// Sorted by place.
+    by_arrival: MemberList,
     /// Number of members that were added. Places are not reused, as searches remember them.
     arrivals: u64,
-    /// Places of the preferred members.
-    #[allow(clippy::box_collection, reason = "most rooms have none, and there are many")]
-    preferred: Option<Box<BTreeSet<ArrivalSeq>>>,
+    /// Boxed, as most rooms have none.
+    index: Option<Box<MemberIndex>>,
     /// Changes when a member that a search has passed may have to be visited again.
     revision: u32,
     /// The oldest member is chosen only while it is the only one. No other member can be tentative, as peers
     /// become tentative members in empty rooms only.
     oldest_is_tentative: bool,
+}
+
+/// Members by what they are searched for. Most rooms need no index.
+#[derive(Debug, Default)]
+struct MemberIndex {
+    /// Places of the preferred members.
+    preferred: BTreeSet<ArrivalSeq>,
+    /// The net ids of all members, if there are many.
+    claimed_ids: Option<ClaimedIds>,
+}
+
+#[cfg(test)]
+thread_local! {
     /// Number of members visited by searches.
-    #[cfg(test)]
-    pub(super) visited: std::cell::Cell<usize>,
+    pub(super) static VISITED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 impl Members {
@@ -66,22 +80,33 @@ impl Members {
     }
 
     /// Appends a member and returns its place.
-    pub(super) fn add(&mut self, peer: PeerId, identity: Identity, preferred: bool) -> ArrivalSeq {
+    pub(super) fn add(&mut self, peer: PeerId, net_id: Option<NetId>, preferred: bool) -> ArrivalSeq {
         let place = ArrivalSeq::MIN.saturating_add(self.arrivals);
         self.arrivals = self.arrivals.saturating_add(1);
-        self.by_arrival.push(Member { place, peer, identity });
+        self.by_arrival.push(Member { place, peer, net_id });
         if preferred {
-            self.preferred.get_or_insert_default().insert(place);
+            self.index.get_or_insert_default().preferred.insert(place);
+        }
+        if let Some(claimed_ids) = self.claimed_ids() {
+            claimed_ids.extend(net_id);
+        } else if self.by_arrival.len() > FEW {
+            let claimed_ids = self.index.get_or_insert_default().claimed_ids.insert(ClaimedIds::default());
+            claimed_ids.extend(self.by_arrival.iter().filter_map(|member| member.net_id));
         }
         place
     }
 
-    /// Changes the identity of a member, which keeps its place.
-    pub(super) fn update_identity(&mut self, place: ArrivalSeq, identity: Identity, preferred: bool) {
+    /// Changes the net id of a member, which keeps its place.
+    pub(super) fn update_net_id(&mut self, place: ArrivalSeq, net_id: Option<NetId>, preferred: bool) {
         let Some(member) = self.index_of(place).and_then(|at| self.by_arrival.get_mut(at)) else { return };
-        let mut changed = std::mem::replace(&mut member.identity, identity) != identity;
+        let previous = std::mem::replace(&mut member.net_id, net_id);
+        let mut changed = previous != net_id;
+        if let Some(claimed_ids) = self.claimed_ids().filter(|_| changed) {
+            previous.into_iter().for_each(|id| claimed_ids.remove(id));
+            claimed_ids.extend(net_id);
+        }
         if preferred {
-            changed |= self.preferred.get_or_insert_default().insert(place);
+            changed |= self.index.get_or_insert_default().preferred.insert(place);
         }
         if changed {
             self.restart_searches();
@@ -90,15 +115,34 @@ impl Members {
 
     pub(super) fn remove(&mut self, place: ArrivalSeq) {
         let Some(at) = self.index_of(place) else { return };
-        self.by_arrival.remove(at);
-        if let Some(preferred) = &mut self.preferred {
-            preferred.remove(&place);
+        let removed = self.by_arrival.remove(at);
+        if let Some(index) = &mut self.index {
+            index.preferred.remove(&place);
+            // Half of the limit, so that a room at the limit is not counted again by every change.
+            index.claimed_ids.take_if(|_| self.by_arrival.len() <= FEW / 2);
+            if let (Some(claimed_ids), Some(net_id)) =
+                (&mut index.claimed_ids, removed.and_then(|member| member.net_id))
+            {
+                claimed_ids.remove(net_id);
+            }
         }
         if at == 0 {
             self.oldest_is_tentative = false;
         } else if self.all_tentative() {
             self.restart_searches();
         }
+    }
+
+    /// Returns true if a member has this net id.
+    pub(super) fn has_net_id(&self, id: NetId) -> bool {
+        match self.index.as_ref().and_then(|index| index.claimed_ids.as_ref()) {
+            Some(claimed_ids) => claimed_ids.contains(id),
+            None => self.by_arrival.iter().any(|member| member.net_id == Some(id)),
+        }
+    }
+
+    fn claimed_ids(&mut self) -> Option<&mut ClaimedIds> {
+        self.index.as_mut()?.claimed_ids.as_mut()
     }
 
     fn restart_searches(&mut self) {
@@ -112,7 +156,7 @@ impl Members {
     /// Removes the identities that no member has, so that a joiner remembers no more of them than there are
     /// members.
     pub(super) fn prune(&self, tried: &mut TriedMembers) {
-        let current: HashSet<Identity> = self.by_arrival.iter().map(|member| member.identity).collect();
+        let current: HashSet<Identity> = self.by_arrival.iter().map(Member::identity).collect();
         tried.retain(|identity| current.contains(&identity));
     }
 
@@ -146,7 +190,7 @@ impl Members {
     }
 
     fn search(&self, position: &mut SearchPosition, tried: &TriedMembers) -> Option<Member> {
-        if let Some(preferred) = &self.preferred {
+        if let Some(MemberIndex { preferred, .. }) = self.index.as_deref() {
             let begin = position.preferred.map_or(Bound::Unbounded, Bound::Excluded);
             for place in preferred.range((begin, Bound::Unbounded)) {
                 let member = self.index_of(*place).and_then(|at| self.by_arrival.get(at));
@@ -169,7 +213,7 @@ impl Members {
 
     fn is_untried(&self, member: &Member, tried: &TriedMembers) -> bool {
         #[cfg(test)]
-        self.visited.set(self.visited.get() + 1);
-        !tried.contains(member.identity)
+        VISITED.set(VISITED.get() + 1);
+        !tried.contains(member.identity())
     }
 }

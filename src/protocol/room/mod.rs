@@ -6,8 +6,10 @@ mod bridged;
 mod claimed_ids;
 mod entry;
 mod limits;
+mod link_table;
 mod links;
 mod member;
+mod member_list;
 mod members;
 mod relay;
 mod small_map;
@@ -19,12 +21,12 @@ use crate::protocol::model::{
     Command, Connect, Event, Join, LinkId, MemberChoice, NetId, Open, PeerId, Reason, RejoinPolicy, RoomRole,
     WhenEmpty,
 };
-use claimed_ids::ClaimedIds;
-use entry::{AdmittedBy, Link, PeerEntry};
+use entry::{AdmittedBy, PeerEntry};
 pub(crate) use limits::RoomLimits;
-use member::Identity;
+use link_table::LinkTable;
 use members::Members;
 use small_map::SmallMap;
+use tried::TriedMembers;
 
 /// Number of joins whose members a joiner still receives from, the latest included. sigver 5 has no limit.
 const MAX_RECEIVED_JOINS: usize = 64;
@@ -35,10 +37,7 @@ const MAX_RECEIVED_JOINS: usize = 64;
 pub(crate) struct Room<H> {
     peers: SmallMap<PeerId, PeerEntry<H>>,
     members: Members,
-    links: SmallMap<LinkId, Link>,
-    claimed_ids: ClaimedIds,
-    /// Number of links so far, modulo 2^32.
-    joins: u32,
+    links: LinkTable,
 }
 
 /// The receiver of a room's events. It is called once per event, in the order in which they must arrive.
@@ -61,13 +60,7 @@ impl<H, D: EventSink<H>> Caller<'_, H, D> {
 
 impl<H> Default for Room<H> {
     fn default() -> Self {
-        Room {
-            peers: SmallMap::default(),
-            members: Members::default(),
-            links: SmallMap::default(),
-            claimed_ids: ClaimedIds::default(),
-            joins: 0,
-        }
+        Room { peers: SmallMap::default(), members: Members::default(), links: LinkTable::default() }
     }
 }
 
@@ -84,7 +77,7 @@ impl<H: Clone> Room<H> {
 
     /// Returns the joiner and the member of each link.
     pub(crate) fn links(&self) -> impl Iterator<Item = (PeerId, PeerId)> {
-        self.links.keys().filter_map(|id| self.links.get(id)).map(|link| (link.joiner, link.member))
+        self.links.iter().map(|link| (link.joiner, link.member))
     }
 
     /// Returns what the peer is in the room.
@@ -134,17 +127,30 @@ impl<H: Clone> Room<H> {
         let Some(entry) = self.peers.remove(peer) else {
             return;
         };
-        for link in entry.links.keys() {
+        for link in entry.links() {
             self.end_link(link, peer, normal_closure, deliver);
         }
     }
 
     /// Evicts every peer, so that the room is empty.
     pub(crate) fn close(&mut self, reason: &Reason, deliver: &mut impl EventSink<H>) {
-        let room = std::mem::take(self);
-        for entry in room.peers.keys().filter_map(|peer| room.peers.get(peer)) {
+        let peers = std::mem::take(&mut self.peers);
+        self.members = Members::default();
+        self.links.clear();
+        for entry in peers.keys().filter_map(|peer| peers.get(peer)) {
             deliver(&entry.handle, Event::Evicted(reason.clone()));
         }
+    }
+
+    /// Returns true if clients of different generations were linked.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.links.is_mixed()
+    }
+
+    /// Marks the room as one that connects clients of different generations. Returns true if it was not
+    /// marked before.
+    pub(crate) fn mark_mixed(&mut self) -> bool {
+        self.links.mark_mixed()
     }
 
     /// Ends the peer's membership, but not its links (of an opener that opens another key).
@@ -236,7 +242,7 @@ impl<H: Clone> Room<H> {
         let Some(entry) = self.peers.get_mut(caller.peer) else {
             return;
         };
-        entry.tried = Default::default();
+        entry.forget_tried();
         if let Some(link) = entry.joined_via.take() {
             self.end_link(link, caller.peer, false, caller.deliver);
         }
@@ -255,7 +261,7 @@ impl<H: Clone> Room<H> {
     /// Returns true if a member has one of the net ids. A joiner whose member has no net id cannot list it,
     /// so that any non-empty list is accepted from it.
     fn is_connected_to_any(&self, peer: PeerId, connected_to: &[NetId]) -> bool {
-        if connected_to.iter().any(|id| self.claimed_ids.contains(*id)) {
+        if connected_to.iter().any(|id| self.members.has_net_id(*id)) {
             return true;
         }
         let joined_via = self.peers.get(peer).and_then(|entry| entry.joined_via);
@@ -268,10 +274,8 @@ impl<H: Clone> Room<H> {
 
     /// Returns true if all members are tentative, and the peer has tried them.
     fn no_usable_member(&self, peer: PeerId) -> bool {
-        self.members.all_tentative()
-            && self.members.oldest().is_none_or(|member| {
-                self.peers.get(peer).is_some_and(|entry| entry.tried.contains(member.identity))
-            })
+        let has_tried = |member| self.peers.get(peer).is_some_and(|entry| entry.has_tried(member));
+        self.members.all_tentative() && self.members.oldest().is_none_or(has_tried)
     }
 
     /// Returns the only member, if the peer has tried it in vain. Members admitted by a different command
@@ -279,7 +283,7 @@ impl<H: Clone> Room<H> {
     /// member.
     fn exhausted_sole_member(&self, peer: PeerId, admitted_by: AdmittedBy) -> Option<PeerId> {
         let member = self.members.oldest().filter(|_| self.members.len() == 1)?;
-        let tried = self.peers.get(peer)?.tried.contains(member.identity);
+        let tried = self.peers.get(peer)?.has_tried(member);
         let alike = std::mem::discriminant(&self.peers.get(member.peer)?.admitted_by)
             == std::mem::discriminant(&admitted_by);
         (tried && alike).then_some(member.peer)
@@ -295,23 +299,18 @@ impl<H: Clone> Room<H> {
         let peer = caller.peer;
         let entry = self.peers.get_or_insert_with(peer, || PeerEntry::new(caller.handle.clone()));
         let net_id = admitted_by.net_id();
-        let identity = net_id.map_or(Identity::Connection(peer), Identity::NetId);
         match entry.place {
             Some(place) => {
                 self.members.confirm(place);
-                self.members.update_identity(place, identity, preferred);
+                self.members.update_net_id(place, net_id, preferred);
             }
-            None => entry.place = Some(self.members.add(peer, identity, preferred)),
+            None => entry.place = Some(self.members.add(peer, net_id, preferred)),
         }
         if net_id.is_some() {
             // sigver 18 continues where it was, sigver 19 and 20 start over (measured).
-            entry.tried = Default::default();
+            entry.forget_tried();
         }
-        let previous = std::mem::replace(&mut entry.admitted_by, admitted_by);
-        self.release_net_id(previous);
-        if let Some(net_id) = net_id {
-            self.claimed_ids.add(net_id);
-        }
+        entry.admitted_by = admitted_by;
     }
 
     fn demote(&mut self, peer: PeerId) {
@@ -321,27 +320,18 @@ impl<H: Clone> Room<H> {
         if let Some(place) = entry.place.take() {
             self.members.remove(place);
         }
-        let previous = std::mem::take(&mut entry.admitted_by);
-        self.release_net_id(previous);
-    }
-
-    fn release_net_id(&mut self, previous: AdmittedBy) {
-        if let Some(net_id) = previous.net_id() {
-            self.claimed_ids.remove(net_id);
-        }
+        entry.admitted_by = AdmittedBy::default();
     }
 
     /// Links the caller to a member that it has not tried; to the first again if it has tried all.
     fn link_to_untried(&mut self, caller: &mut Caller<'_, H, impl EventSink<H>>) {
-        let entry = self.peers.get_mut(caller.peer);
-        let mut tried = entry.map(|entry| std::mem::take(&mut entry.tried)).unwrap_or_default();
-        let untried = self.members.next_untried(&mut tried).or_else(|| {
-            tried = Default::default();
-            self.members.next_untried(&mut tried)
+        let linked = self.peers.get_mut(caller.peer).and_then(|entry| entry.linked.as_mut());
+        let mut none = TriedMembers::default();
+        let tried = linked.map_or(&mut none, |linked| &mut linked.tried);
+        let untried = self.members.next_untried(tried).or_else(|| {
+            *tried = TriedMembers::default();
+            self.members.next_untried(tried)
         });
-        if let Some(entry) = self.peers.get_mut(caller.peer) {
-            entry.tried = tried;
-        }
         if let Some(member) = untried {
             self.link(caller, member, RejoinPolicy::Replace);
         }
@@ -370,7 +360,7 @@ impl<H: Clone> Room<H> {
         match self.peers.get(peer) {
             None => RoomRole::None,
             Some(PeerEntry { place: Some(_), .. }) => RoomRole::Member,
-            Some(entry) if entry.links.is_empty() && entry.joined_via.is_none() => {
+            Some(entry) if entry.is_unlinked() && entry.joined_via.is_none() => {
                 self.peers.remove(peer);
                 RoomRole::None
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::pressure::Deliveries;
-use super::room_cell::{LocalRoom, RoomCell};
+use super::room_cell::RoomCell;
 use super::{Hub, Membership, Outbox};
 use crate::protocol::model::{Command, PeerId, RoomKey, RoomRole};
 use crate::protocol::room::Room;
@@ -51,8 +51,7 @@ impl Membership {
 
     #[cold]
     fn open_entry(&self, bridge: &dyn RoomBridge, cell: &Arc<RoomCell>) -> Option<(PeerId, Outbox)> {
-        let has_use = |local: &mut LocalRoom| !local.removed && !local.room.has_members();
-        if !cell.state.lock().local().is_some_and(has_use) {
+        if !cell.state.lock().local().is_some_and(|room| !room.has_members()) {
             return None;
         }
         let (number, outbox) = bridge.open_entry(&cell.key)?;
@@ -66,18 +65,18 @@ impl Membership {
     /// Links the peer to one of the bridge, unless the room has a member by now.
     pub(super) fn join_entry(
         &self,
-        local: &mut LocalRoom,
+        room: &mut Room<Outbox>,
         command: &Command,
         (entry, entry_outbox): &(PeerId, Outbox),
         deliveries: &mut Deliveries<'_>,
     ) -> Option<super::membership::Applied> {
         let Command::Join(join) = command else { return None };
-        if local.room.has_members() {
+        if room.has_members() {
             return None;
         }
         let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
         let role = scratch::with(|scratch| {
-            local.room.join_without_member(
+            room.join_without_member(
                 (self.peer(), &self.outbox),
                 *join,
                 (*entry, entry_outbox),
@@ -97,10 +96,10 @@ impl Membership {
         let role = {
             let mut state = cell.state.lock();
             let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
-            let Some(local) = state.local().filter(|local| !local.removed) else { return false };
+            let Some(room) = state.local() else { return false };
             scratch::with(|scratch| {
                 let rng = &mut scratch.rng.borrow_mut();
-                local.room.join_through(self.peer(), &self.outbox, member, rng, &mut deliver)
+                room.join_through(self.peer(), &self.outbox, member, rng, &mut deliver)
             })
         };
         drop(deliveries);

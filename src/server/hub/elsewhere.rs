@@ -69,7 +69,7 @@ impl Membership {
     /// Returns true if the connection is in a room of this node, in a cluster. Such a room is closed as a
     /// whole when the node ends.
     pub(in crate::server) fn closes_with_room(&self) -> bool {
-        let is_here = |cell: &Arc<RoomCell>| cell.state.lock().local().is_some_and(|local| !local.removed);
+        let is_here = |cell: &Arc<RoomCell>| cell.state.lock().local().is_some();
         self.hub.directory.get().is_some() && self.cells().any(is_here)
     }
 
@@ -247,7 +247,7 @@ impl Membership {
         if self.is_waiting() {
             return None;
         }
-        let role = |cell: &Arc<RoomCell>| cell.state.lock().local().map(|local| local.room.role(self.peer()));
+        let role = |cell: &Arc<RoomCell>| cell.state.lock().local().map(|room| room.role(self.peer()));
         Some(self.member_of.as_ref().or(self.joined.as_ref()).and_then(role).unwrap_or(RoomRole::None))
     }
 

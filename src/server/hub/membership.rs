@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use super::pressure::{Deliveries, Pressure, PressureCause, Reading};
 use super::rate::ReadRate;
-use super::room_cell::{LocalRoom, RoomCell, RoomState};
+use super::room_cell::{RoomCell, RoomState};
 use super::waiting::Waiting;
 use super::{Hub, Outbox};
 use crate::protocol::model::{
     Command, LinkId, LinkMessage, Open, PeerId, Reason, Recipient, RoomKey, RoomRole, SenderTag,
 };
+use crate::protocol::room::Room;
 use crate::server::auth::Grant;
 use crate::server::telemetry::LimitKind;
 use crate::server::{clock, scratch};
@@ -121,20 +122,21 @@ impl Membership {
             };
             let entry = self.entry(&cell, &command);
             let mut state = cell.state.lock();
-            let RoomState::Here(local) = &mut *state else {
-                drop((state, deliveries));
-                return self.enter_elsewhere(cell, command, keep_other_rooms);
+            let room = match &mut *state {
+                RoomState::Here(room) => room,
+                RoomState::Removed { .. } => continue,
+                RoomState::Elsewhere(_) => {
+                    drop((state, deliveries));
+                    return self.enter_elsewhere(cell, command, keep_other_rooms);
+                }
             };
-            if local.removed {
-                continue;
-            }
-            if let Some(reason) = local.room.refusal(self.peer, &command, self.hub.limits.room()) {
+            if let Some(reason) = room.refusal(self.peer, &command, self.hub.limits.room()) {
                 drop((state, deliveries));
                 return self.refuse(reason);
             }
-            let joined = entry.and_then(|entry| self.join_entry(local, &command, &entry, &mut deliveries));
-            let applied = joined.unwrap_or_else(|| self.apply(local, command, &mut deliveries));
-            self.hub.report_members(&cell.key, &local.room);
+            let joined = entry.and_then(|entry| self.join_entry(room, &command, &entry, &mut deliveries));
+            let applied = joined.unwrap_or_else(|| self.apply(room, command, &mut deliveries));
+            self.hub.report_members(&cell.key, room);
             drop(state);
             break (cell, applied);
         };
@@ -143,13 +145,13 @@ impl Membership {
         self.track(cell, applied, keep_other_rooms);
     }
 
-    fn apply(&self, state: &mut LocalRoom, command: Command, deliveries: &mut Deliveries<'_>) -> Applied {
+    fn apply(&self, room: &mut Room<Outbox>, command: Command, deliveries: &mut Deliveries<'_>) -> Applied {
         let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
         let role = scratch::with(|scratch| {
             let rng = &mut scratch.rng.borrow_mut();
-            state.room.apply(self.peer, &self.outbox, command, rng, &mut deliver)
+            room.apply(self.peer, &self.outbox, command, rng, &mut deliver)
         });
-        Applied { role, room_is_empty: role == RoomRole::None && state.room.is_empty() }
+        Applied { role, room_is_empty: role == RoomRole::None && room.is_empty() }
     }
 
     /// Records the room under the role that the peer has in it now.
@@ -165,8 +167,8 @@ impl Membership {
         if applied.role == RoomRole::Member && !keep_other_rooms {
             let mut state = replaced.state.lock();
             state.drop_membership(self.peer);
-            if let Some(local) = state.local() {
-                self.hub.report_members(&replaced.key, &local.room);
+            if let Some(room) = state.local() {
+                self.hub.report_members(&replaced.key, room);
             }
         }
         self.add_previous(replaced);
@@ -202,9 +204,10 @@ impl Membership {
                 let mut deliveries = self.deliveries();
                 // Changes no role.
                 match &mut *cell.state.lock() {
-                    RoomState::Here(local) => {
-                        self.apply(local, command, &mut deliveries);
+                    RoomState::Here(room) => {
+                        self.apply(room, command, &mut deliveries);
                     }
+                    RoomState::Removed { .. } => {}
                     RoomState::Elsewhere(remote) => remote.command(command, false),
                 }
                 let pressure = deliveries.finish();
@@ -233,12 +236,15 @@ impl Membership {
             return false;
         };
         let mut deliveries = self.deliveries();
-        match &mut *cell.state.lock() {
-            RoomState::Here(local) => {
+        {
+            let mut state = cell.state.lock();
+            // First, as most rooms are here.
+            if let Some(room) = state.local() {
                 let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
-                local.room.relay(self.peer, &self.outbox, to, message, sender, &mut deliver);
+                room.relay(self.peer, &self.outbox, to, message, sender, &mut deliver);
+            } else if let Some(remote) = state.remote() {
+                remote.command(Command::Relay { to, message, sender }, false);
             }
-            RoomState::Elsewhere(remote) => remote.command(Command::Relay { to, message, sender }, false),
         }
         let pressure = deliveries.finish();
         self.put_pressure(pressure);
@@ -250,28 +256,31 @@ impl Membership {
         let mut deliveries = self.deliveries();
         let applied = {
             let mut state = cell.state.lock();
-            let RoomState::Here(local) = &mut *state else {
+            if let RoomState::Elsewhere(_) = &*state {
                 drop((state, deliveries));
                 self.command_elsewhere(cell, command);
                 return true;
-            };
-            if let Some(reason) =
-                local.room.refusal(self.peer, &command, self.hub.limits.room()).or_else(|| {
-                    let directory = self.hub.directory.get()?;
-                    (!directory.may_decide(&cell.key)).then_some(Reason::Moved)
-                })
-            {
+            }
+            let refusal =
+                state.local().and_then(|room| room.refusal(self.peer, &command, self.hub.limits.room()));
+            if let Some(reason) = refusal.or_else(|| {
+                let directory = self.hub.directory.get()?;
+                (!directory.may_decide(&cell.key)).then_some(Reason::Moved)
+            }) {
                 drop((state, deliveries));
                 self.refuse(reason);
                 return true;
             }
-            // Without an effect, if the peer is no longer in the room.
-            if local.room.role(self.peer) == RoomRole::None {
-                Applied { role: RoomRole::None, room_is_empty: local.room.is_empty() }
-            } else {
-                let applied = self.apply(local, command, &mut deliveries);
-                self.hub.report_members(&cell.key, &local.room);
-                applied
+            match state.local() {
+                Some(room) if room.role(self.peer) != RoomRole::None => {
+                    let applied = self.apply(room, command, &mut deliveries);
+                    self.hub.report_members(&cell.key, room);
+                    applied
+                }
+                // Without an effect, as the peer is no longer in the room.
+                room => {
+                    Applied { role: RoomRole::None, room_is_empty: room.is_none_or(|room| room.is_empty()) }
+                }
             }
         };
         let pressure = deliveries.finish();
@@ -324,12 +333,13 @@ impl Membership {
         let is_empty = {
             let mut state = cell.state.lock();
             match &mut *state {
-                RoomState::Here(local) => {
+                RoomState::Here(room) => {
                     let mut deliver = |outbox: &Outbox, event| deliveries.deliver(outbox, event);
-                    local.room.leave(self.peer, normal_closure, &mut deliver);
-                    self.hub.report_members(&cell.key, &local.room);
-                    local.room.is_empty()
+                    room.leave(self.peer, normal_closure, &mut deliver);
+                    self.hub.report_members(&cell.key, room);
+                    room.is_empty()
                 }
+                RoomState::Removed { .. } => false,
                 RoomState::Elsewhere(remote) => {
                     remote.leave(normal_closure);
                     false

@@ -41,7 +41,7 @@ use crate::protocol::model::{PeerId, Reason, RoomKey};
 use crate::protocol::room::RoomLimits;
 use pressure::Deliveries;
 use rate::ReadRates;
-use room_cell::{RoomCell, RoomEntry};
+use room_cell::{RoomCell, RoomEntry, RoomState};
 
 /// Number of maps over which the rooms are spread.
 const SHARDS: usize = 64;
@@ -208,9 +208,9 @@ impl Hub {
                 links.clear();
                 {
                     let mut state = cell.state.lock();
-                    if let Some(local) = state.local() {
-                        peers.extend(local.room.peers());
-                        links.extend(local.room.links());
+                    if let Some(room) = state.local() {
+                        peers.extend(room.peers());
+                        links.extend(room.links());
                     }
                 }
                 if !peers.is_empty() {
@@ -260,8 +260,8 @@ impl Hub {
             let no_sender = Outbox::new(0);
             let mut deliveries = Deliveries::new(&no_sender, &self.memory, true);
             let mut state = cell.state.lock();
-            if let Some(local) = state.local() {
-                local.room.close(reason, &mut |outbox: &Outbox, event| deliveries.deliver(outbox, event));
+            if let Some(room) = state.local() {
+                room.close(reason, &mut |outbox: &Outbox, event| deliveries.deliver(outbox, event));
             }
         }
         self.remove_if_empty(&cell);
@@ -278,14 +278,12 @@ impl Hub {
     fn remove_if_empty(&self, cell: &Arc<RoomCell>) {
         let mut shard = self.shard(&cell.key).lock();
         let mut state = cell.state.lock();
-        let Some(local) = state.local() else { return };
-        if local.room.is_empty() && !local.removed {
-            local.removed = true;
-            shard.remove(&cell.key);
-            self.room_count.fetch_sub(1, Ordering::Relaxed);
-            if let Some(directory) = self.directory.get() {
-                directory.removed(&cell.key);
-            }
+        let Some(room) = state.local().filter(|room| room.is_empty()) else { return };
+        *state = RoomState::Removed { mixed: room.is_mixed() };
+        shard.remove(&cell.key);
+        self.room_count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(directory) = self.directory.get() {
+            directory.removed(&cell.key);
         }
     }
 }

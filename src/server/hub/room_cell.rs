@@ -20,25 +20,21 @@ pub(super) struct RoomCell {
 /// The place of a room.
 #[derive(Debug)]
 pub(super) enum RoomState {
-    Here(LocalRoom),
+    /// A room of this process.
+    Here(Room<Outbox>),
+    /// An empty room that is no longer in its shard; a peer that wants to enter must look it up again.
+    Removed {
+        /// Clients of different generations were linked in it.
+        mixed: bool,
+    },
     /// The room of one connection, in no shard.
     Elsewhere(Box<dyn RemoteRoom>),
-}
-
-/// A room of this process.
-#[derive(Debug, Default)]
-pub(super) struct LocalRoom {
-    pub(super) room: Room<Outbox>,
-    /// Clients of different generations were linked in it.
-    pub(super) mixed: bool,
-    /// The room is no longer in its shard; a peer that wants to enter must look it up again.
-    pub(super) removed: bool,
 }
 
 impl RoomCell {
     /// Creates an empty room of this process.
     pub(super) fn here(key: RoomKey) -> Arc<Self> {
-        Arc::new(RoomCell { key, state: Mutex::new(RoomState::Here(LocalRoom::default())) })
+        Arc::new(RoomCell { key, state: Mutex::new(RoomState::Here(Room::default())) })
     }
 
     /// Creates the cell of a connection in a room of another node.
@@ -48,18 +44,18 @@ impl RoomCell {
 }
 
 impl RoomState {
-    /// Returns the room, if it is one of this process.
-    pub(super) fn local(&mut self) -> Option<&mut LocalRoom> {
+    /// Returns the room, if it is one of this process that is in its shard.
+    pub(super) fn local(&mut self) -> Option<&mut Room<Outbox>> {
         match self {
-            RoomState::Here(local) => Some(local),
-            RoomState::Elsewhere(_) => None,
+            RoomState::Here(room) => Some(room),
+            RoomState::Removed { .. } | RoomState::Elsewhere(_) => None,
         }
     }
 
     /// Returns the room, if it is one of another node.
     pub(super) fn remote(&self) -> Option<&dyn RemoteRoom> {
         match self {
-            RoomState::Here(_) => None,
+            RoomState::Here(_) | RoomState::Removed { .. } => None,
             RoomState::Elsewhere(remote) => Some(&**remote),
         }
     }
@@ -67,7 +63,8 @@ impl RoomState {
     /// Returns true if the peer is an endpoint of the link.
     pub(super) fn is_endpoint_of(&self, peer: PeerId, link: LinkId) -> bool {
         match self {
-            RoomState::Here(local) => local.room.is_endpoint_of(peer, link),
+            RoomState::Here(room) => room.is_endpoint_of(peer, link),
+            RoomState::Removed { .. } => false,
             RoomState::Elsewhere(remote) => remote.is_endpoint_of(link),
         }
     }
@@ -75,7 +72,8 @@ impl RoomState {
     /// Ends the membership of a peer, but not its links.
     pub(super) fn drop_membership(&mut self, peer: PeerId) {
         match self {
-            RoomState::Here(local) => local.room.drop_membership(peer),
+            RoomState::Here(room) => room.drop_membership(peer),
+            RoomState::Removed { .. } => {}
             RoomState::Elsewhere(remote) => remote.drop_membership(),
         }
     }
@@ -84,7 +82,8 @@ impl RoomState {
     /// marked before; the mark of a room elsewhere is counted there.
     pub(super) fn mark_mixed(&mut self, link: LinkId) -> bool {
         match self {
-            RoomState::Here(local) => !std::mem::replace(&mut local.mixed, true),
+            RoomState::Here(room) => room.mark_mixed(),
+            RoomState::Removed { mixed } => !std::mem::replace(mixed, true),
             RoomState::Elsewhere(remote) => {
                 remote.mark_mixed(link);
                 false
@@ -114,5 +113,16 @@ impl Eq for RoomEntry {}
 impl Hash for RoomEntry {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.0.key.hash(hasher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the two counts of an `Arc`, a room takes 128 bytes, which is a size of the allocator.
+    #[test]
+    fn room_is_small() {
+        assert_eq!(size_of::<RoomCell>(), 128 - 2 * size_of::<usize>());
     }
 }

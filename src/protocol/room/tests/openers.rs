@@ -1,7 +1,7 @@
 //! Scenarios of rooms with openers (sigver 5 to 14).
 
 use super::super::MAX_RECEIVED_JOINS;
-use super::super::entry::Link;
+use super::super::entry::{Link, PeerEntry};
 use super::*;
 
 const OPEN_ANOTHER: Open = Open { exclusive: false, keep_other_rooms: true };
@@ -107,4 +107,10 @@ fn joiner_beyond_its_limit_forgets_its_oldest_join() {
 #[test]
 fn number_of_a_link_takes_no_space() {
     assert_eq!(size_of::<Link>(), 2 * size_of::<PeerId>() + size_of::<u64>());
+}
+
+/// An idle member has one entry on the heap.
+#[test]
+fn entry_of_a_peer_is_small() {
+    assert_eq!(size_of::<(PeerId, PeerEntry<Box<()>>)>(), 48);
 }

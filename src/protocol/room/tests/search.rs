@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::member::{ArrivalSeq, Identity, Member};
-use super::super::members::Members;
+use super::super::members::{Members, VISITED};
 use super::super::tried::TriedMembers;
 use super::*;
 
@@ -21,9 +21,9 @@ fn large_room() -> Stage {
 /// Returns the number of members visited by each of the commands.
 fn visits(stage: &mut Stage, commands: impl Iterator<Item = (PeerId, Command)>) -> Vec<usize> {
     let count = |(peer, command)| {
-        stage.room.members.visited.set(0);
+        VISITED.set(0);
         stage.ask(peer, command).events();
-        stage.room.members.visited.get()
+        VISITED.get()
     };
     commands.map(count).collect()
 }
@@ -108,6 +108,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Returns what is done, with which net id, and to which member.
+fn net_id_step() -> impl Strategy<Value = (u8, Option<u32>, prop::sample::Index)> {
+    (0..10u8, prop::option::of(0..8u32), any::<prop::sample::Index>())
+}
+
 /// A member list that searches from the beginning each time.
 #[derive(Default)]
 struct Reference {
@@ -124,7 +129,7 @@ impl Reference {
             self.members.iter().filter(|(member, _)| !others || Some(member.place) != self.tentative);
         let preferred = self.members.iter().filter(|(_, preferred)| *preferred);
         let mut all = preferred.chain(candidates).map(|(member, _)| *member);
-        all.find(|member| !self.tried.contains(&member.identity))
+        all.find(|member| !self.tried.contains(&member.identity()))
     }
 }
 
@@ -139,15 +144,14 @@ proptest! {
             let count = reference.members.len();
             match step {
                 Step::Add { id, preferred } => {
-                    let identity = Identity::NetId(NetId(id));
-                    let place = members.add(peer, identity, preferred);
-                    reference.members.push((Member { place, peer, identity }, preferred));
+                    let net_id = Some(NetId(id));
+                    let place = members.add(peer, net_id, preferred);
+                    reference.members.push((Member { place, peer, net_id }, preferred));
                 }
                 Step::AddTentative if count == 0 => {
-                    let identity = Identity::Connection(peer);
-                    let place = members.add(peer, identity, false);
+                    let place = members.add(peer, None, false);
                     members.mark_tentative();
-                    reference.members.push((Member { place, peer, identity }, false));
+                    reference.members.push((Member { place, peer, net_id: None }, false));
                     reference.tentative = Some(place);
                 }
                 Step::Remove(at) if count > 0 => {
@@ -157,11 +161,11 @@ proptest! {
                 }
                 Step::Update { at, id, preferred } if count > 0 => {
                     let (member, is_preferred) = &mut reference.members[at.index(count)];
-                    member.identity = Identity::NetId(NetId(id));
+                    member.net_id = Some(NetId(id));
                     *is_preferred |= preferred;
                     reference.tentative = reference.tentative.filter(|tentative| *tentative != member.place);
                     members.confirm(member.place);
-                    members.update_identity(member.place, member.identity, preferred);
+                    members.update_net_id(member.place, member.net_id, preferred);
                 }
                 Step::Confirm(at) if count > 0 => {
                     let (member, _) = reference.members[at.index(count)];
@@ -175,12 +179,12 @@ proptest! {
                         if tried.len() > members.len() {
                             members.prune(&mut tried);
                             let is_current = |identity: &Identity| {
-                                reference.members.iter().any(|(member, _)| member.identity == *identity)
+                                reference.members.iter().any(|(member, _)| member.identity() == *identity)
                             };
                             reference.tried.retain(is_current);
                         }
-                        tried.insert(member.identity);
-                        reference.tried.push(member.identity);
+                        tried.insert(member.identity());
+                        reference.tried.push(member.identity());
                     }
                 }
                 Step::StartOver => {
@@ -194,6 +198,31 @@ proptest! {
             let oldest = first.or(reference.members.first()).map(|(member, _)| *member);
             prop_assert_eq!(members.oldest(), oldest);
             prop_assert_eq!(members.all_tentative(), first.is_none());
+        }
+    }
+
+    /// With few members, whose net ids are compared one by one, and with many.
+    #[test]
+    fn net_ids_are_those_of_the_members(steps in prop::collection::vec(net_id_step(), 0..100)) {
+        let mut members = Members::default();
+        let mut reference: Vec<(ArrivalSeq, Option<NetId>)> = Vec::new();
+        for (peer, (step, id, at)) in (0..).map(PeerId).zip(steps) {
+            let net_id = id.map(NetId);
+            let at = (!reference.is_empty()).then(|| at.index(reference.len()));
+            // More are added than removed at first, and fewer later.
+            let removing = if peer.0 < 50 { 2..4 } else { 2..8 };
+            match at {
+                Some(at) if step < 2 => {
+                    members.update_net_id(reference[at].0, net_id, false);
+                    reference[at].1 = net_id;
+                }
+                Some(at) if removing.contains(&step) => members.remove(reference.remove(at).0),
+                Some(_) | None => reference.push((members.add(peer, net_id, false), net_id)),
+            }
+            for id in (0..8).map(NetId) {
+                let expected = reference.iter().any(|(_, net_id)| *net_id == Some(id));
+                prop_assert_eq!(members.has_net_id(id), expected, "{:?} of {}", id, reference.len());
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Candidates, Dialect, Family, Output, OutputSink, Release, ReleaseSet, close_frame_for, key_limit,
 };
 use crate::protocol::frame::{Close, Message};
-use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason, RoomKey};
+use crate::protocol::model::{Command, Event, LinkId, LinkMessage, Reason};
 
 /// The parts of an upgrade request that dialects read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Session {
         opened: Instant,
     ) -> Self {
         let Candidates { releases, most_likely } = candidates;
-        let key = RoomKey::from(upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path));
+        let key = upgrade.path.strip_prefix('/').unwrap_or(&upgrade.path);
         let codec = match candidates.family() {
             Family::Json => {
                 let client = JsonClient { from_page: upgrade.from_page, pinned: options.pinned };

@@ -135,7 +135,13 @@ impl RoomKey {
 
 impl From<&str> for RoomKey {
     fn from(key: &str) -> Self {
-        RoomKey { text: key.into(), partition: 0 }
+        RoomKey::from(Arc::from(key))
+    }
+}
+
+impl From<Arc<str>> for RoomKey {
+    fn from(text: Arc<str>) -> Self {
+        RoomKey { text, partition: 0 }
     }
 }
 

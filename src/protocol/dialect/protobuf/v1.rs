@@ -2,6 +2,7 @@
 //! has reached the group. One codec for the four dialects and a set of releases: during detection the set may
 //! have several, and then the codec sends what suits them all.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,13 +16,13 @@ use crate::protocol::dialect::{ContentLayout, OutputSink, Release, ReleaseSet, c
 use crate::protocol::frame::Message;
 use crate::protocol::model::{
     Command, Event, Join, LinkId, LinkMessage, MemberChoice, Payload, Reason, Recipient, RejoinPolicy,
-    RoomKey, SenderTag, WhenEmpty,
+    SenderTag, WhenEmpty,
 };
 
 /// Codec of one connection.
 #[derive(Debug)]
 pub(in crate::protocol::dialect) struct V1 {
-    key: RoomKey,
+    key: Arc<str>,
     capabilities: Capabilities,
     keepalive: KeepaliveTimer,
     is_member: bool,
@@ -94,14 +95,14 @@ impl Capabilities {
 
 impl V1 {
     pub(in crate::protocol::dialect) fn new(
-        key: RoomKey,
+        key: &str,
         releases: ReleaseSet,
         most_likely: Release,
         opened: Instant,
     ) -> Self {
         let capabilities = Capabilities::new(releases, most_likely);
         V1 {
-            key,
+            key: key.into(),
             capabilities,
             keepalive: KeepaliveTimer::new(capabilities.keepalive),
             is_member: false,
@@ -146,7 +147,7 @@ impl V1 {
             choice: self.capabilities.member_choice,
             rejoin: RejoinPolicy::Replace,
         };
-        out.enter(self.key.clone(), Command::Join(join));
+        out.enter(Arc::clone(&self.key).into(), Command::Join(join));
     }
 
     pub(in crate::protocol::dialect) fn decode(&mut self, message: Message, out: &mut dyn OutputSink) {

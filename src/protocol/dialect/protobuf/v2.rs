@@ -1,6 +1,7 @@
 //! sigver 19 and newer: the client sends first, with its id and the ids it is connected to, and receives
 //! whether it is connected. One codec for all, which differ in the layout of a content.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,13 +15,13 @@ use crate::protocol::dialect::{
 };
 use crate::protocol::frame::{Message, Outgoing};
 use crate::protocol::model::{
-    Command, Connect, Event, LinkId, LinkMessage, NetId, Payload, Reason, Recipient, RoomKey, SenderTag, Side,
+    Command, Connect, Event, LinkId, LinkMessage, NetId, Payload, Reason, Recipient, SenderTag, Side,
 };
 
 /// Codec of one connection.
 #[derive(Debug)]
 pub(in crate::protocol::dialect) struct V2 {
-    key: RoomKey,
+    key: Arc<str>,
     favored: bool,
     releases: ReleaseSet,
     /// Release whose variant is used: the only one, or the most likely one.
@@ -34,7 +35,7 @@ pub(in crate::protocol::dialect) struct V2 {
 impl V2 {
     /// Creates a codec. Heartbeats count from `opened`, connected or not (measured).
     pub(in crate::protocol::dialect) fn new(
-        key: RoomKey,
+        key: &str,
         favored: bool,
         releases: ReleaseSet,
         most_likely: Release,
@@ -43,8 +44,8 @@ impl V2 {
         let mut keepalive = KeepaliveTimer::new(most_likely.keepalive());
         keepalive.start(opened);
         let most_likely_layout = ContentLayout::V20;
-        let mut codec =
-            V2 { key, favored, releases, most_likely, layout: None, most_likely_layout, keepalive };
+        let (key, layout) = (key.into(), None);
+        let mut codec = V2 { key, favored, releases, most_likely, layout, most_likely_layout, keepalive };
         codec.adopt(releases, most_likely);
         codec
     }
@@ -83,7 +84,7 @@ impl V2 {
                     preferred: self.favored && facts.is_some_and(|facts| facts.prefers_favored),
                     admit_before_unlink: facts.is_some_and(|facts| facts.admit_before_unlink),
                 };
-                out.enter(self.key.clone(), Command::Connect(connect));
+                out.enter(Arc::clone(&self.key).into(), Command::Connect(connect));
             }
         }
     }
@@ -145,5 +146,16 @@ impl V2 {
                 out.close(close_frame_for(self.most_likely, &Reason::Unresponsive));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Part of the memory of every idle member.
+    #[test]
+    fn codec_is_small() {
+        assert_eq!(size_of::<V2>(), 48);
     }
 }

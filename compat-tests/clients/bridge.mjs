@@ -4,6 +4,7 @@
 import { networkInterfaces } from 'node:os'
 import { openBrowser } from './lib/browser.mjs'
 import { bundlePath } from './lib/bundles.mjs'
+import { runAfterDeparture, runWhileEntryLeaves, runWhileMemberLeaves } from './lib/bridge-alone.mjs'
 import { runInRoom } from './lib/bridge.mjs'
 import { bridgePid, measureCrowd, measureRoundTrips } from './lib/bridge-figures.mjs'
 import { runEndedBridge, runKilledPage, runRestartedGateway } from './lib/bridge-faults.mjs'
@@ -17,7 +18,7 @@ import { findVersion, VERSIONS } from './lib/versions.mjs'
 
 const USAGE = `Usage: node bridge.mjs --server-bin FILE [options]
 
-  --scenarios A,B,…    of open, join, stay, lost, crowds, churn, faults, figures (default: all)
+  --scenarios A,B,…    of open, join, stay, lost, crowds, churn, faults, figures (default: all these), alone
   --versions A,B,…     versions of the pairs (default: all)
   --only A:B           this pair alone
   --browsers A,B,…     of chromium and firefox: those of the first client of a room, the second …, in turn (default: chromium)
@@ -124,6 +125,17 @@ const LOSERS = [
 ]
 // Only the first of each loses them: netflux 1.1 counts the bridge's peer as a member at once, and sends to it.
 const FIRST_LOSERS = [['beta.7', '4.3.1'], ['beta.8', '3.0.0'], ['beta.7', '0.10.8']]
+// A fault that depends on the moment is tried for.
+const ALONE_ROUNDS = 10
+const ALONE = [['1.1.0-beta.8', runAfterDeparture], ['0.10.3', runWhileMemberLeaves], ['3.0.0', runWhileEntryLeaves]]
+async function tryAlone (run, scenario, spec) {
+  for (let round = 1; ; round += 1) {
+    const result = await run(lab, (room) => scenario(room, spec))
+    if (!result.passed || result.seen || round === ALONE_ROUNDS) {
+      return { ...result, passed: result.passed && result.seen, note: `round ${round}: ${result.note}` }
+    }
+  }
+}
 const isForeign = ([one, other]) => one.layer !== other.layer
 const pairs = options.only ? [options.only] : options.versions.flatMap((one) => options.versions.map((other) => [one, other]))
 const jobs = options.scenarios.flatMap((scenario) => {
@@ -163,6 +175,13 @@ const jobs = options.scenarios.flatMap((scenario) => {
     case 'churn':
       return options.seeds.map((seed) => ({
         kind: scenario, alone: true, name: `churn, seed ${seed}`, run: (room) => runChurn(room, seed)
+      }))
+    case 'alone':
+      return ALONE.map(([version, scenario]) => ({
+        kind: 'alone',
+        alone: true,
+        name: `${scenario.name} ${version}`,
+        around: (run) => tryAlone(run, scenario, findVersion(version))
       }))
     case 'faults':
       return [

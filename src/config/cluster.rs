@@ -166,7 +166,9 @@ impl EngineUrl {
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         let each = |hosts: &str, default_port: &str| {
             let servers = hosts.split(',').map(|host| {
-                let port = if host.contains(':') { "" } else { default_port };
+                // The colons within brackets are those of an IPv6 address.
+                let after_address = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+                let port = if after_address.contains(':') { "" } else { default_port };
                 let is_host = !host.is_empty() && !host.starts_with(':');
                 is_host.then(|| format!("{base}://{login}{host}{port}")).ok_or_else(error)
             });
@@ -315,9 +317,9 @@ mod tests {
             assert_eq!(parsed.to_string(), shown);
             assert!(!format!("{parsed:?}").contains("secret"));
         }
-        let sentinels = EngineUrl::parse("rediss+sentinel://u:p@a,b:1,c/main").unwrap();
-        assert_eq!(sentinels.to_string(), "rediss+sentinel://u:***@a,b:1,c/main");
-        let servers = ["rediss://u:p@a:26379", "rediss://u:p@b:1", "rediss://u:p@c:26379"];
+        let sentinels = EngineUrl::parse("rediss+sentinel://u:p@a,b:1,[::1]/main").unwrap();
+        assert_eq!(sentinels.to_string(), "rediss+sentinel://u:***@a,b:1,[::1]/main");
+        let servers = ["rediss://u:p@a:26379", "rediss://u:p@b:1", "rediss://u:p@[::1]:26379"];
         let servers = servers.map(str::to_owned).to_vec();
         assert!(*sentinels.servers() == EngineServers::Sentinels(servers, "main".to_owned()));
         let clustered = EngineUrl::parse("rediss+cluster://u:p@a,[fd00::5]:1,b:7000/").unwrap();

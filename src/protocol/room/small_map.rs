@@ -37,10 +37,6 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
         self.len() == 0
     }
 
-    pub(super) fn contains(&self, key: K) -> bool {
-        self.get(key).is_some()
-    }
-
     #[inline(always)]
     pub(super) fn get(&self, key: K) -> Option<&V> {
         match self {
@@ -139,7 +135,7 @@ mod tests {
                     prop_assert_eq!(table.get(*key), Some(value));
                     prop_assert_eq!(table.get_mut(*key).copied(), Some(*value));
                 }
-                prop_assert!(!table.contains(99));
+                prop_assert!(table.get(99).is_none());
                 prop_assert!(matches!(table, SmallMap::Inline(_)) || list.len() > INLINE_MAX / 2);
             }
         }

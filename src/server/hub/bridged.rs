@@ -51,7 +51,7 @@ impl Membership {
 
     #[cold]
     fn open_entry(&self, bridge: &dyn RoomBridge, cell: &Arc<RoomCell>) -> Option<(PeerId, Outbox)> {
-        if !cell.state.lock().local().is_some_and(|room| !room.has_members()) {
+        if cell.state.lock().local().is_none_or(|room| room.has_members()) {
             return None;
         }
         let (number, outbox) = bridge.open_entry(&cell.key)?;

@@ -222,6 +222,7 @@ impl MemoryBudget {
     ///
     /// # Errors
     /// So much cannot be held besides what is held now.
+    #[cfg(any(feature = "cluster", test))]
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<MemoryCharge, BudgetExhausted> {
         let mut charge = self.empty_charge();
         charge.resize(bytes)?;

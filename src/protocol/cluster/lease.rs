@@ -105,8 +105,19 @@ impl PeerNode {
         self.alive.max(self.reported)
     }
 
-    /// Takes note of a sign that the process runs, before its time is noted.
-    fn has_sign(&mut self, now: Millis) {
+    /// Takes note that the process has shown this node that it runs.
+    fn prove_alive(&mut self, now: Millis) {
+        self.note_sign(now);
+        self.alive = now;
+    }
+
+    /// Takes note that another node reports that the process runs, and does not know that node.
+    fn report_running(&mut self, now: Millis) {
+        self.note_sign(now);
+        self.reported = now;
+    }
+
+    fn note_sign(&mut self, now: Millis) {
         if !is_recent(self.ran(), now) {
             self.ran_since = now;
         }
@@ -217,17 +228,15 @@ impl Lease {
         let mut named = BTreeSet::new();
         for other in others {
             if !named.insert(other) {
-                let reported = self.peers.entry(other).or_default();
-                reported.has_sign(now);
-                reported.reported = now;
+                self.peers.entry(other).or_default().report_running(now);
             } else if !disabled.others {
                 self.peers.entry(other).or_default();
             }
         }
         let is_current = generation == self.view.generation || self.disabled.generation;
         let peer = self.peers.entry(node).or_default();
-        peer.has_sign(now);
-        (peer.last_ping, peer.alive, peer.generation) = (now, now, generation);
+        peer.prove_alive(now);
+        (peer.last_ping, peer.generation) = (now, generation);
         if confirms > 0 && confirms >= self.known_since {
             peer.informed.get_or_insert(now);
         }
@@ -242,9 +251,7 @@ impl Lease {
     pub(crate) fn prove_alive(&mut self, node: NodeId, now: Millis) {
         self.lapse(now);
         if !self.disabled.alive {
-            let peer = self.peers.entry(node).or_default();
-            peer.has_sign(now);
-            peer.alive = now;
+            self.peers.entry(node).or_default().prove_alive(now);
         }
     }
 

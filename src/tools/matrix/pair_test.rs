@@ -331,7 +331,12 @@ impl PairRun {
         addresses: bool,
     ) -> Result<(), PairError> {
         let (mut received, mut twice) = (Vec::new(), false);
+        let message = |event: &ClientEvent| matches!(event, ClientEvent::Message { .. }).then_some(());
         for peer in [&mut *j1, &mut *j2] {
+            // The answer to both may come over another node than what follows it.
+            if !addresses {
+                peer.wait_for(EVENT_TIMEOUT, message).await;
+            }
             peer.sync(LOSS_TIMEOUT).await;
             peer.drain_events();
             let messages = peer.log.iter().filter_map(|event| match event {

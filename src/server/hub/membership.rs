@@ -296,13 +296,12 @@ impl Membership {
 
     /// Returns the room in which the peer is an endpoint of the link, or else the one opened last.
     fn room_of_link(&self, link: LinkId) -> Option<&Arc<RoomCell>> {
-        let others = self
-            .joined
-            .iter()
-            .chain(self.uncommon.iter().flat_map(|uncommon| uncommon.previous.iter().rev()));
+        let previous = self.uncommon.as_ref().map_or(&[][..], |uncommon| &uncommon.previous);
         let mut found = None;
-        if self.joined.is_some() || self.uncommon.is_some() {
+        // Most connections are in one room, which need not be asked.
+        if self.joined.is_some() || !previous.is_empty() {
             let has_link = |cell: &&Arc<RoomCell>| cell.state.lock().is_endpoint_of(self.peer, link);
+            let others = self.joined.iter().chain(previous.iter().rev());
             found = self.member_of.iter().chain(others).find(has_link);
         }
         found.or(self.member_of.as_ref())

@@ -36,7 +36,7 @@ impl LinkTable {
 
     /// Returns all links.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.0.iter().flat_map(|room| room.links.keys().filter_map(|id| room.links.get(id)))
+        self.0.iter().flat_map(|room| room.links.values())
     }
 
     /// Adds a link whose directions are open.

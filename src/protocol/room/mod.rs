@@ -137,7 +137,7 @@ impl<H: Clone> Room<H> {
         let peers = std::mem::take(&mut self.peers);
         self.members = Members::default();
         self.links.clear();
-        for entry in peers.keys().filter_map(|peer| peers.get(peer)) {
+        for entry in peers.values() {
             deliver(&entry.handle, Event::Evicted(reason.clone()));
         }
     }

@@ -100,13 +100,23 @@ impl<K: Copy + Eq + Hash, V> SmallMap<K, V> {
         }
     }
 
-    /// Returns the keys in order.
-    pub(super) fn keys(&self) -> impl DoubleEndedIterator<Item = K> {
+    /// Returns the entries in order.
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (K, &V)> {
         let (list, map) = match self {
-            SmallMap::Inline(list) => (Some(list.iter().map(|entry| entry.0)), None),
-            SmallMap::Hashed(map) => (None, Some(map.keys().copied())),
+            SmallMap::Inline(list) => (Some(list.iter().map(|(key, value)| (*key, value))), None),
+            SmallMap::Hashed(map) => (None, Some(map.iter().map(|(key, value)| (*key, value)))),
         };
         list.into_iter().flatten().chain(map.into_iter().flatten())
+    }
+
+    /// Returns the keys in order.
+    pub(super) fn keys(&self) -> impl DoubleEndedIterator<Item = K> {
+        self.iter().map(|(key, _)| key)
+    }
+
+    /// Returns the values in the order of their keys.
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
     }
 }
 
@@ -130,6 +140,7 @@ mod tests {
                     prop_assert_eq!(table.remove(key), at.map(|at| list.swap_remove(at).1));
                 }
                 prop_assert_eq!(table.keys().collect::<Vec<_>>(), list.iter().map(|(key, _)| *key).collect::<Vec<_>>());
+                prop_assert_eq!(table.values().collect::<Vec<_>>(), list.iter().map(|(_, value)| value).collect::<Vec<_>>());
                 prop_assert_eq!((table.len(), table.is_empty()), (list.len(), list.is_empty()));
                 for (key, value) in &list {
                     prop_assert_eq!(table.get(*key), Some(value));

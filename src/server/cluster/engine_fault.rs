@@ -156,17 +156,16 @@ pub(super) fn check_server(info: &str, is_of_cluster: bool) -> Result<(), Engine
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     let is_bounded = field("maxmemory:").is_some_and(|bytes| bytes != "0");
     if major.is_some_and(|major| major < 7) {
-        Err(EngineError::Old(version.chars().take(20).collect()))
-    } else if !is_of_cluster && field("cluster_enabled:") == Some("1") {
-        Err(EngineError::Clustered)
-    } else if is_of_cluster && field("cluster_enabled:") == Some("0") {
-        Err(EngineError::NotClustered)
-    } else if !is_of_cluster && field("role:") == Some("slave") {
-        Err(EngineError::Replica)
-    } else if is_bounded && field("maxmemory_policy:").is_some_and(|policy| policy != "noeviction") {
-        Err(EngineError::Evicts)
-    } else {
-        Ok(())
+        return Err(EngineError::Old(version.chars().take(20).collect()));
+    }
+    match (is_of_cluster, field("cluster_enabled:")) {
+        (true, Some("0")) => Err(EngineError::NotClustered),
+        (false, Some("1")) => Err(EngineError::Clustered),
+        (false, _) if field("role:") == Some("slave") => Err(EngineError::Replica),
+        _ if is_bounded && field("maxmemory_policy:").is_some_and(|policy| policy != "noeviction") => {
+            Err(EngineError::Evicts)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use super::engine_fault::{EngineError, check_server, info_field};
 use super::name_hash::{NameHash, NameHasher};
 use super::redis_cluster;
-use super::tls::NodePublicKey;
+use super::tls::{NodePublicKey, install_default_provider};
 use crate::config::{EngineServers, EngineUrl};
 use crate::protocol::cluster::{
     CLAIM_TIMEOUT, Claim, ClaimResult, EngineFailure, EngineView, GENERATION_GRACE, Generation,
@@ -61,6 +61,7 @@ impl EngineAddress {
             let settings = server.redis_settings().clone().set_password(password);
             redis::RedisResult::Ok(server.set_redis_settings(settings))
         })?;
+        install_default_provider();
         Ok(EngineAddress { servers, name: name.to_owned(), opened: Arc::default() })
     }
 

@@ -10,10 +10,11 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio_rustls::rustls::client::AlwaysResolvesClientRawPublicKeys;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::ring::cipher_suite::{
-    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
-};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring as provider, verify_tls13_signature_with_raw_key};
+#[cfg(feature = "bridge")]
+use tokio_rustls::rustls::crypto::aws_lc_rs as provider;
+#[cfg(not(feature = "bridge"))]
+use tokio_rustls::rustls::crypto::ring as provider;
+use tokio_rustls::rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use tokio_rustls::rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
@@ -26,6 +27,9 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
+use self::provider::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use crate::protocol::cluster::NodeId;
 
 /// The bytes before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
@@ -89,8 +93,15 @@ impl NodeTls {
     }
 }
 
-/// Returns the cryptography between nodes, which is that of clients with another order of ciphers: AES-128
-/// costs less, and is as strong as the keys of nodes.
+/// Makes ring the cryptography of TLS to Redis, whose client takes that of the process, unless it has another:
+/// with two compiled in, there would be none.
+pub(super) fn install_default_provider() {
+    // An error is that there is one.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Returns the cryptography between nodes, with another order of ciphers than that of clients: AES-128 costs
+/// less, and is as strong as the keys of nodes. AWS-LC, which the bridge's stack brings, costs less than ring.
 fn link_provider() -> CryptoProvider {
     let cipher_suites =
         vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];

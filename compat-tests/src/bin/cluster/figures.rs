@@ -41,10 +41,10 @@ pub(crate) struct FigureOptions {
     #[arg(long, default_value = "target/release/sigver")]
     server_bin: PathBuf,
     /// Seconds for each figure
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 2.5)]
     seconds: f64,
-    /// Turns of the servers
-    #[arg(long, default_value_t = 5)]
+    /// Turns of the servers: many short ones, as what else the machine does changes within seconds
+    #[arg(long, default_value_t = 21)]
     turns: usize,
     /// Pairs of clients, each in a room of its own
     #[arg(long, default_value_t = 50)]

@@ -45,8 +45,7 @@ const MAX_HANDSHAKES: usize = 256;
 /// Most calls of this node whose handshake is not finished: some nodes at once must not exceed
 /// [`MAX_HANDSHAKES`] at another.
 const MAX_CALLS: usize = 32;
-/// Buffer for what is read from a socket, in bytes: that of two TLS records, which are what a busy link has at
-/// least.
+/// Buffer for what is read from a socket, in bytes: that of two TLS records. A busy link has more waiting.
 const SOCKET_BUFFER: usize = 32 * 1024;
 /// Bytes that a connection holds at most until it is known whether a node is at its other end.
 pub(super) const HANDSHAKE: usize = TLS_HANDSHAKE + SOCKET_BUFFER;

@@ -93,15 +93,16 @@ impl NodeTls {
     }
 }
 
-/// Makes ring the cryptography of TLS to Redis, whose client takes that of the process, unless it has another:
+/// Makes ring the cryptography of the process, unless it has one. The client of Redis takes it for TLS:
 /// with two compiled in, there would be none.
 pub(super) fn install_default_provider() {
     // An error is that there is one.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Returns the cryptography between nodes, with another order of ciphers than that of clients: AES-128 costs
-/// less, and is as strong as the keys of nodes. AWS-LC, which the bridge's stack brings, costs less than ring.
+/// Returns the cryptography between nodes, with another order of ciphers than that of clients: AES-128
+/// costs less, and is as strong as the keys of nodes. The bridge's stack brings AWS-LC, which costs less than
+/// ring.
 fn link_provider() -> CryptoProvider {
     let cipher_suites =
         vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];

@@ -109,13 +109,25 @@ impl From<redis::ParsingError> for EngineError {
     }
 }
 
-/// Returns a line for people: the cause, and what to do if that is known.
-pub(super) fn explain(error: &EngineError, is_tls: bool) -> String {
-    let is_timeout = error.redis().is_some_and(redis::RedisError::is_timeout);
-    explain_text(&error.to_string(), is_timeout, is_tls)
+/// The state of a connection that failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EngineConnection {
+    /// The engine had not answered over it.
+    Opening {
+        /// It is one of TLS.
+        is_tls: bool,
+    },
+    /// The engine had answered: its address and its scheme are right.
+    Open,
 }
 
-fn explain_text(text: &str, is_timeout: bool, is_tls: bool) -> String {
+/// Returns a line for people: the cause, and what to do if that is known.
+pub(super) fn explain(error: &EngineError, connection: EngineConnection) -> String {
+    let is_timeout = error.redis().is_some_and(redis::RedisError::is_timeout);
+    explain_text(&error.to_string(), is_timeout, connection)
+}
+
+fn explain_text(text: &str, is_timeout: bool, connection: EngineConnection) -> String {
     let cause: String = text
         .chars()
         .filter(|c| *c != '"')
@@ -126,6 +138,7 @@ fn explain_text(text: &str, is_timeout: bool, is_tls: bool) -> String {
     let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
     let hint = HINTS.iter().find(|(parts, _)| has(parts)).map(|(_, hint)| *hint);
     let hint = hint.or_else(|| {
+        let EngineConnection::Opening { is_tls } = connection else { return None };
         let is_cut = has(&["reset by peer", "broken pipe", "eof", "dropped", "closed"]);
         match (is_timeout || has(&["timed out"]), is_cut, is_tls) {
             (true, _, true) | (_, true, true) => Some("does this port speak TLS?"),
@@ -274,13 +287,23 @@ mod tests {
             ("\"OOM\": command not allowed", false, "maxmemory"),
         ];
         for (text, is_tls, hint) in cases {
-            let said = explain_text(text, false, is_tls);
+            let said = explain_text(text, false, EngineConnection::Opening { is_tls });
             assert!(said.contains(hint), "{said}");
             assert!(!said.contains(['"', '\n']), "{said}");
         }
-        assert_eq!(explain_text("a\u{1b}[31m\nb", false, false), "a [31m b");
-        assert!(explain_text(&"x".repeat(10_000), false, false).len() <= MAX_CAUSE);
-        assert!(explain(&EngineError::Answer, false).contains("no script"));
+        let open = EngineConnection::Open;
+        assert_eq!(explain_text("a\u{1b}[31m\nb", false, open), "a [31m b");
+        assert!(explain_text(&"x".repeat(10_000), false, open).len() <= MAX_CAUSE);
+        assert!(explain(&EngineError::Answer, open).contains("no script"));
+    }
+
+    #[test]
+    fn address_of_an_engine_that_has_answered_is_not_doubted() {
+        for text in ["Connection reset by peer (os error 104)", "Broken pipe (os error 32)", "timed out"] {
+            assert_eq!(explain_text(text, false, EngineConnection::Open), text);
+        }
+        let said = explain_text("ReadOnly: a read only replica", false, EngineConnection::Open);
+        assert!(said.contains("name the primary"), "{said}");
     }
 
     #[test]

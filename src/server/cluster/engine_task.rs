@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::engine::{Engine, MAX_KEPT, NodeEntry, Renewal};
-use super::engine_fault::{EngineError, EngineLog, Recovery, explain};
+use super::engine_fault::{EngineConnection, EngineError, EngineLog, Recovery, explain};
 use super::node::ClusterNode;
 use super::node_clock::now;
 use crate::protocol::cluster::{EngineFailure, FORGET_TIMEOUT, Generation, NodeId};
@@ -24,12 +24,8 @@ impl ClusterNode {
     /// Has the connection to the engine opened again, if it is still the one over which a request failed.
     pub(super) fn engine_failed(&self, engine: &Engine, error: &EngineError) {
         tracing::debug!(%error, "Redis failed");
-        self.engine_fault.lock().failed(engine.number, self.explain(error));
+        self.engine_fault.lock().failed(engine.number, explain(error, EngineConnection::Open));
         engine.fail();
-    }
-
-    fn explain(&self, error: &EngineError) -> String {
-        explain(error, self.settings.engine.has_tls())
     }
 
     /// Keeps the lease, over one connection after the other.
@@ -43,7 +39,10 @@ impl ClusterNode {
                     let place = engine.place().to_owned();
                     (place, self.keep_lease(engine, &mut log).await, EngineFailure::Unreachable)
                 }
-                Err(error) => (address.describe(), self.explain(&error), address.failure(&error)),
+                Err(error) => {
+                    let connection = EngineConnection::Opening { is_tls: address.has_tls() };
+                    (address.describe(), explain(&error, connection), address.failure(&error))
+                }
             };
             self.with_state(|state| {
                 state.engine = None;
@@ -82,7 +81,7 @@ impl ClusterNode {
             if !running.is_empty()
                 && let Err(error) = engine.report_running(&running).await
             {
-                return self.explain(&error);
+                return explain(&error, EngineConnection::Open);
             }
             let sent = now();
             let (since, known) = {
@@ -104,7 +103,7 @@ impl ClusterNode {
                     sleep(RENEW_INTERVAL).await;
                     continue;
                 }
-                Err(error) => return self.explain(&error),
+                Err(error) => return explain(&error, EngineConnection::Open),
             };
             self.report_renewal(&engine, log.works(opened.elapsed()), replaced.as_ref());
             self.follow_nodes(others);
@@ -124,7 +123,7 @@ impl ClusterNode {
                     Ok(true) => {}
                     // Other data since: they are renewed at once.
                     Ok(false) => continue,
-                    Err(error) => return self.explain(&error),
+                    Err(error) => return explain(&error, EngineConnection::Open),
                 }
                 kept_at = Some(Instant::now());
                 self.with_state(|state| {

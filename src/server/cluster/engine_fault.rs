@@ -114,7 +114,7 @@ impl From<redis::ParsingError> for EngineError {
 pub(super) enum EngineConnection {
     /// The engine had not answered over it.
     Opening {
-        /// It is one of TLS.
+        /// True for a connection with TLS.
         is_tls: bool,
     },
     /// The engine had answered: its address and its scheme are right.

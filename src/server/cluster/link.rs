@@ -24,7 +24,7 @@ use super::first_frame::{read_first, write_first};
 use super::guest::GuestLink;
 use super::link_fault::LinkFault;
 use super::link_stream::LinkStream;
-use super::question::{AcceptedCall, Answer, CallStream, NodeSocket, Question};
+use super::question::{AcceptedCall, Answer, CallStream, NodeSocket, Question, SOCKET_BUFFER};
 use super::tls::{KnownNodes, NodePublicKey, NodeTls};
 use super::wire::{
     CALL_SESSION, Call, EdgeMessage, Hello, LINK_SESSION, OwnerMessage, decode, invalid, timed_out,
@@ -45,8 +45,6 @@ const MAX_HANDSHAKES: usize = 256;
 /// Most calls of this node whose handshake is not finished: some nodes at once must not exceed
 /// [`MAX_HANDSHAKES`] at another.
 const MAX_CALLS: usize = 32;
-/// Buffer for what is read from a socket, in bytes: that of two TLS records. A busy link has more waiting.
-const SOCKET_BUFFER: usize = 32 * 1024;
 /// Bytes that a connection holds at most until it is known whether a node is at its other end.
 pub(super) const HANDSHAKE: usize = TLS_HANDSHAKE + SOCKET_BUFFER;
 /// Bytes of a message besides the payload.

@@ -38,6 +38,6 @@ pub(crate) use link::OutgoingCall;
 pub use name_hash::{NameHash, NameHasher};
 pub use node::{ClusterNode, NodeReport, NodeSettings};
 pub(crate) use open_questions::NodeServices;
-pub(crate) use question::{AcceptedCall, Answer, Question, StreamName};
+pub(crate) use question::{AcceptedCall, Answer, Question, SOCKET_BUFFER, StreamName};
 pub use tls::NodePublicKey;
 pub(crate) use wire::Call;

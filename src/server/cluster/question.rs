@@ -40,6 +40,9 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = bool> + Send>>;
 /// call without a buffer.
 pub(super) type NodeSocket = BufReader<TcpStream>;
 
+/// Buffer of a connection between nodes, in bytes: two TLS records. A busy link has more waiting.
+pub(crate) const SOCKET_BUFFER: usize = 32 * 1024;
+
 /// The stream of a call.
 pub(crate) type CallStream = TlsStream<NodeSocket>;
 

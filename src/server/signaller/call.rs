@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::task::{PipeStop, PipeStream};
 use crate::protocol::frame::{Close, Outgoing};
+use crate::server::cluster::SOCKET_BUFFER;
 use crate::server::memory::MemoryCharge;
 use crate::server::transport::Transport as _;
 use crate::server::transport::ws::Socket;
@@ -48,7 +49,7 @@ pub(super) async fn forward(
     mut charge: MemoryCharge,
     stop: impl Future<Output = PipeStop>,
 ) -> Option<&'static str> {
-    if charge.resize(2 * BUFFER).is_err() {
+    if charge.resize(2 * BUFFER + SOCKET_BUFFER).is_err() {
         return Some("memory limit");
     }
     let (node_read, mut node_write) = split(node);

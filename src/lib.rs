@@ -36,6 +36,13 @@
 //! # }
 //! ```
 //!
+//! # Features
+//!
+//! | feature | contents |
+//! |---|---|
+//! | `cluster` (default) | Several servers with common rooms |
+//! | `bridge` | Bridged rooms, with a WebRTC stack. It compiles rustls with a second provider of cryptography, so that a program with TLS of its own has to name one of them, or install it as the default |
+//!
 //! # Architecture
 //!
 //! A connection speaks one of the dialects of 24 releases. The gateway detects which one, decodes each frame

@@ -61,7 +61,6 @@ impl EngineAddress {
             let settings = server.redis_settings().clone().set_password(password);
             redis::RedisResult::Ok(server.set_redis_settings(settings))
         })?;
-        install_default_provider();
         Ok(EngineAddress { servers, name: name.to_owned(), opened: Arc::default() })
     }
 
@@ -232,6 +231,9 @@ impl Engine {
             .set_connection_timeout(Some(ANSWER_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT));
         let mut place = address.describe();
+        if address.has_tls() {
+            install_default_provider();
+        }
         let mut connection = match &address.servers {
             EngineServers::RedisCluster(servers) => {
                 // The one that answered the last time may know a former primary, or be it.

@@ -10,11 +10,9 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio_rustls::rustls::client::AlwaysResolvesClientRawPublicKeys;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-#[cfg(feature = "bridge")]
-use tokio_rustls::rustls::crypto::aws_lc_rs as provider;
-#[cfg(not(feature = "bridge"))]
-use tokio_rustls::rustls::crypto::ring as provider;
-use tokio_rustls::rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
+use tokio_rustls::rustls::crypto::{
+    self, CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key,
+};
 use tokio_rustls::rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
@@ -23,13 +21,10 @@ use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifie
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    ServerConfig, SignatureScheme,
 };
 
-use self::provider::cipher_suite::{
-    TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
-};
 use crate::protocol::cluster::NodeId;
 
 /// The bytes before an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
@@ -71,11 +66,12 @@ impl NodeTls {
             .map_err(|error| io::Error::other(error.to_string()))?;
         let public_key = [&SPKI_PREFIX[..], pair.public_key().as_ref()].concat();
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()));
-        let signer = provider::sign::any_supported_type(&private).map_err(io::Error::other)?;
+        let provider = Arc::new(link_provider());
+        let signer = provider.key_provider.load_private_key(private).map_err(io::Error::other)?;
         let certified = CertifiedKey::new(vec![CertificateDer::from(public_key.clone())], signer);
         let certified = Arc::new(certified);
-        let verifier = Arc::new(RawKeyVerifier(Arc::clone(known)));
-        let provider = Arc::new(link_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = Arc::new(RawKeyVerifier { known: Arc::clone(known), algorithms });
         let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(io::Error::other)?
@@ -97,37 +93,51 @@ impl NodeTls {
 /// with two compiled in, there would be none.
 pub(super) fn install_default_provider() {
     // An error is that there is one.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    let _ = crypto::ring::default_provider().install_default();
 }
 
-/// Returns the cryptography between nodes, with another order of ciphers than that of clients: AES-128
-/// costs less, and is as strong as the keys of nodes. The bridge's stack brings AWS-LC, which costs less than
-/// ring.
+/// Returns the cryptography between nodes. AES-128 comes first, as it costs the least, and is as strong as
+/// the keys of nodes.
 fn link_provider() -> CryptoProvider {
-    let cipher_suites =
-        vec![TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256];
-    CryptoProvider { cipher_suites, ..provider::default_provider() }
+    let mut provider = fastest_provider();
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
+/// Returns the cryptography whose AES-GCM is the fastest on this processor, of those compiled in. Both use
+/// the wide instructions for AES: AWS-LC, which the bridge's stack brings, those of AVX-512, and ring those
+/// of AVX2.
+fn fastest_provider() -> CryptoProvider {
+    #[cfg(all(feature = "bridge", target_arch = "x86_64"))]
+    if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("vaes") {
+        return crypto::aws_lc_rs::default_provider();
+    }
+    crypto::ring::default_provider()
 }
 
 /// The check of the key of another node.
 #[derive(Debug)]
-struct RawKeyVerifier(Arc<KnownNodes>);
+struct RawKeyVerifier {
+    known: Arc<KnownNodes>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
 impl RawKeyVerifier {
     fn check(&self, key: &CertificateDer<'_>) -> Result<(), Error> {
-        let known = self.0.node(key).map(|_| ());
+        let known = self.known.node(key).map(|_| ());
         known.ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))
     }
-}
 
-fn verify(
-    message: &[u8],
-    key: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let key = SubjectPublicKeyInfoDer::from(key.as_ref());
-    let algorithms = provider::default_provider().signature_verification_algorithms;
-    verify_tls13_signature_with_raw_key(message, &key, signature, &algorithms)
+    fn verify(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
+        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+    }
 }
 
 impl ServerCertVerifier for RawKeyVerifier {
@@ -157,7 +167,7 @@ impl ServerCertVerifier for RawKeyVerifier {
         key: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify(message, key, signature)
+        self.verify(message, key, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -198,7 +208,7 @@ impl ClientCertVerifier for RawKeyVerifier {
         key: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify(message, key, signature)
+        self.verify(message, key, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -207,5 +217,21 @@ impl ClientCertVerifier for RawKeyVerifier {
 
     fn requires_raw_public_keys(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aes_128_is_the_first_cipher_between_nodes() {
+        let ciphers: Vec<_> = link_provider().cipher_suites.iter().map(|suite| suite.suite()).collect();
+        let expected = [
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS13_AES_256_GCM_SHA384,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        ];
+        assert_eq!(ciphers, expected);
     }
 }

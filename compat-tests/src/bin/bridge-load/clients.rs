@@ -159,9 +159,7 @@ impl Clients {
     /// Closes the oldest room. Its clients have received all that was sent.
     pub(crate) fn close_room(&mut self) -> Result<()> {
         let Some((room, members)) = self.rooms.pop_front() else { return Ok(()) };
-        let received: u64 =
-            self.counts(&members, |client| client.expected.values().map(|n| u64::from(*n)).sum());
-        let sent: u64 = self.counts(&members, |client| u64::from(client.sent) * 2);
+        let (received, sent) = self.counts(&members);
         ensure!(received == sent, "room {room}: {received} of {sent} messages");
         for client in members {
             let group = self.client(client)?.peer.group();
@@ -186,8 +184,23 @@ impl Clients {
         Ok(())
     }
 
-    fn counts(&self, members: &[u32], count: impl Fn(&Client) -> u64) -> u64 {
-        members.iter().filter_map(|member| self.clients.get(member)).map(count).sum()
+    /// Returns how many messages the members of a room have received, and how many were sent to them.
+    fn counts(&self, members: &[u32]) -> (u64, u64) {
+        members.iter().filter_map(|member| self.clients.get(member)).fold(
+            (0, 0),
+            |(received, sent), client| {
+                let of_client: u64 = client.expected.values().map(|n| u64::from(*n)).sum();
+                (received + of_client, sent + u64::from(client.sent) * 2)
+            },
+        )
+    }
+
+    /// Returns whether all that was sent in the oldest rooms has arrived.
+    pub(crate) fn is_drained(&self, rooms: usize) -> bool {
+        self.rooms.iter().take(rooms).all(|(_, members)| {
+            let (received, sent) = self.counts(members);
+            received == sent
+        })
     }
 
     /// Returns the number of rooms in which all see all others.
